@@ -1,0 +1,4 @@
+//! Sessions for MCP servers.
+#![allow(dead_code, unused_imports)]
+mod protocol;
+pub use protocol::{ClientInfo, Fingerprint, ParseFingerprintError, Rejection};

@@ -1,0 +1,103 @@
+//! Which era of MCP a request belongs to.
+
+use http::HeaderMap;
+
+/// The header that names the revision a request was written for.
+const VERSION_HEADER: &str = "mcp-protocol-version";
+
+/// The first revision without sessions.
+const FIRST_MODERN: &[u8; 10] = b"2026-07-28";
+
+/// Revisions up to 2025-11-25 have sessions, later ones do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// Sessions exist: the layer resolves, counts and closes.
+    Legacy,
+    /// No sessions: the layer strips the id and stays out of the way.
+    Modern,
+}
+
+impl Era {
+    /// Reads the era off the headers. What is absent or not a date is legacy: the server behind
+    /// owns the answer to a version it does not know.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        match headers.get(VERSION_HEADER) {
+            Some(value) if is_modern(value.as_bytes()) => Self::Modern,
+            _ => Self::Legacy,
+        }
+    }
+}
+
+/// `YYYY-MM-DD` sorts as bytes, so a comparison of dates is one of slices.
+fn is_modern(version: &[u8]) -> bool {
+    is_date(version) && version >= FIRST_MODERN.as_slice()
+}
+
+fn is_date(version: &[u8]) -> bool {
+    let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = version else {
+        return false;
+    };
+    let digits = [y1, y2, y3, y4, m1, m2, d1, d2];
+    digits.iter().all(u8::is_ascii_digit)
+        && (1..=12).contains(&two_digits(m1, m2))
+        && (1..=31).contains(&two_digits(d1, d2))
+}
+
+fn two_digits(tens: u8, ones: u8) -> u8 {
+    (tens - b'0') * 10 + (ones - b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn era(version: Option<&str>) -> Era {
+        let mut headers = HeaderMap::new();
+        if let Some(version) = version {
+            headers.insert(VERSION_HEADER, version.parse().unwrap());
+        }
+        Era::of(&headers)
+    }
+
+    #[test]
+    fn a_request_is_modern_only_with_a_date_from_2026_07_28_on() {
+        for modern in ["2026-07-28", "2026-07-29", "2027-01-01", "9999-12-31"] {
+            assert_eq!(era(Some(modern)), Era::Modern, "{modern}");
+        }
+        for legacy in [
+            "2024-11-05",
+            "2025-03-26",
+            "2025-06-18",
+            "2025-11-25",
+            "2026-07-27",
+        ] {
+            assert_eq!(era(Some(legacy)), Era::Legacy, "{legacy}");
+        }
+        assert_eq!(era(None), Era::Legacy);
+    }
+
+    #[test]
+    fn what_is_not_a_date_is_legacy_and_left_to_the_server() {
+        for odd in [
+            "",
+            "latest",
+            "DRAFT-2026-v1",
+            "2026-7-28",
+            "2026-07-28 ",
+            "2026-13-01",
+            "2026-07-32",
+            "2026-00-10",
+            "2026/07/28",
+            "20260728",
+            "2026-07-28T00:00",
+            "２０２６-07-28",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                VERSION_HEADER,
+                http::HeaderValue::from_bytes(odd.as_bytes()).unwrap(),
+            );
+            assert_eq!(Era::of(&headers), Era::Legacy, "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Is this body an `initialize`? Read only as far as that question goes.
+//!
+//! The parser must not disagree with the server behind about what a message is, or a client could
+//! open sessions past the permits. So member names are compared after unescaping, a repeated
+//! `jsonrpc` or `method` is refused rather than resolved, and `params` of any shape still counts.
+//! Nesting costs no stack: what is not needed is skipped by an iterative scanner.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Serialize,
+    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// Enough for any honest name; a hostile one must not cost 64 KiB a session.
+const MAX_TEXT: usize = 128;
+
+/// What a body turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A JSON-RPC `initialize`, with what the client says of itself.
+    Initialize(Box<ClientInfo>),
+    /// Another JSON-RPC message, or a batch.
+    Other,
+    /// `jsonrpc` or `method` stands twice.
+    Ambiguous,
+    /// Not JSON, or JSON of some other protocol.
+    Foreign,
+}
+
+/// What a client said of itself in `initialize`. Unverified: never decide on it.
+///
+/// Every text is cut at 128 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ClientInfo {
+    /// `params.clientInfo.name`.
+    pub name: Option<Box<str>>,
+    /// `params.clientInfo.version`.
+    pub version: Option<Box<str>>,
+    /// `params.protocolVersion`: what the client asked for, not what was agreed.
+    pub protocol_version: Option<Box<str>>,
+}
+
+/// Classifies a whole body.
+pub(crate) fn classify(body: &[u8]) -> Message {
+    match serde_json::from_slice::<Envelope<'_>>(body) {
+        Ok(Envelope::Object(object)) => object.into_message(),
+        Ok(Envelope::Batch { json_rpc: true }) => Message::Other,
+        Ok(Envelope::Batch { json_rpc: false } | Envelope::Scalar) | Err(_) => Message::Foreign,
+    }
+}
+
+enum Envelope<'a> {
+    Object(Object<'a>),
+    Batch { json_rpc: bool },
+    Scalar,
+}
+
+#[derive(Default)]
+struct Object<'a> {
+    json_rpc: bool,
+    seen_json_rpc: bool,
+    method: Option<&'a RawValue>,
+    params: Option<&'a RawValue>,
+    ambiguous: bool,
+}
+
+impl Object<'_> {
+    fn into_message(self) -> Message {
+        if self.ambiguous {
+            return Message::Ambiguous;
+        }
+        if !self.json_rpc {
+            return Message::Foreign;
+        }
+        let method = self.method.and_then(text);
+        if method.as_deref() != Some("initialize") {
+            return Message::Other;
+        }
+        Message::Initialize(Box::new(self.params.map(client_info).unwrap_or_default()))
+    }
+}
+
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(raw.get())
+        .ok()
+        .map(|text| text.0)
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut object = Object::default();
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_ref() {
+                "jsonrpc" => {
+                    object.ambiguous |= std::mem::replace(&mut object.seen_json_rpc, true);
+                    let version: &RawValue = map.next_value()?;
+                    object.json_rpc = text(version).as_deref() == Some("2.0");
+                }
+                "method" => {
+                    let method = map.next_value()?;
+                    object.ambiguous |= object.method.replace(method).is_some();
+                }
+                "params" => object.params = Some(map.next_value()?),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Envelope::Object(object))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut json_rpc = false;
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            // Only objects are messages; an array in a batch is not walked into.
+            if !json_rpc && item.get().starts_with('{') {
+                json_rpc = !matches!(classify(item.get().as_bytes()), Message::Foreign);
+            }
+        }
+        Ok(Envelope::Batch { json_rpc })
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Envelope::Scalar)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Envelope::Scalar)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Envelope::Scalar)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Envelope::Scalar)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Envelope::Scalar)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Envelope::Scalar)
+    }
+}
+
+/// Takes what fits and leaves out what does not: odd params are the server's to refuse.
+fn client_info(params: &RawValue) -> ClientInfo {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Params<'a> {
+        #[serde(borrow, rename = "clientInfo")]
+        client_info: Option<&'a RawValue>,
+        #[serde(borrow, rename = "protocolVersion")]
+        protocol_version: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Implementation<'a> {
+        #[serde(borrow)]
+        name: Option<&'a RawValue>,
+        #[serde(borrow)]
+        version: Option<&'a RawValue>,
+    }
+    let params: Params<'_> = serde_json::from_str(params.get()).unwrap_or_default();
+    let about: Implementation<'_> = params
+        .client_info
+        .and_then(|info| serde_json::from_str(info.get()).ok())
+        .unwrap_or_default();
+    ClientInfo {
+        name: about.name.and_then(short_text),
+        version: about.version.and_then(short_text),
+        protocol_version: params.protocol_version.and_then(short_text),
+    }
+}
+
+fn short_text(raw: &RawValue) -> Option<Box<str>> {
+    let text = text(raw)?;
+    // `str::floor_char_boundary` is younger than our MSRV.
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Some(text[..end].into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_initialize(body: &str) -> bool {
+        matches!(classify(body.as_bytes()), Message::Initialize(_))
+    }
+
+    #[test]
+    fn an_initialize_is_recognised_whatever_its_order_spelling_and_params() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#,
+            r#"{"method":"initialize","jsonrpc":"2.0"}"#,
+            r#" { "params":[1,2], "method":"init\u0069alize", "id":null, "jsonrpc":"2.0" } "#,
+            r#"{"m\u0065thod":"initialize","jsonrpc":"2.0","params":{"clientInfo":7}}"#,
+            r#"{"jsonrpc":"2.0","method":"initialize","params":{"a":1,"a":2,"clientInfo":{"name":1,"name":2}}}"#,
+        ] {
+            assert!(is_initialize(body), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_client_says_of_itself_is_read_and_cut() {
+        let long = "é".repeat(100);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","method":"initialize","params":{{"protocolVersion":"2025-11-25",
+                "clientInfo":{{"name":"{long}","version":"1\u002e2"}},"capabilities":{{}}}}}}"#
+        );
+        let Message::Initialize(info) = classify(body.as_bytes()) else {
+            panic!("not recognised")
+        };
+        assert_eq!(info.name.as_deref(), Some("é".repeat(64).as_str()));
+        assert_eq!(info.version.as_deref(), Some("1.2"));
+        assert_eq!(info.protocol_version.as_deref(), Some("2025-11-25"));
+    }
+
+    #[test]
+    fn other_messages_and_batches_are_json_rpc_but_no_initialize() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","method":["initialize"]}"#,
+            r#"{"jsonrpc":"2.0","method":"Initialize"}"#,
+            r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#,
+            r#"[1,{"jsonrpc":"2.0"}]"#,
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::Other, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_jsonrpc_or_method_is_ambiguous() {
+        for body in [
+            r#"{"jsonrpc":"2.0","method":"ping","method":"initialize"}"#,
+            r#"{"jsonrpc":"2.0","method":"initialize","m\u0065thod":"ping"}"#,
+            r#"{"jsonrpc":"2.0","jsonrpc":"1.0","method":"initialize"}"#,
+            r#"{"jsonrpc":"1.0","jsonrpc":"2.0","method":"initialize"}"#,
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::Ambiguous, "{body}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_foreign() {
+        for body in [
+            "",
+            " ",
+            "null",
+            "true",
+            "1",
+            "-1",
+            "1.5",
+            "\"initialize\"",
+            "[]",
+            "[[]]",
+            "[1]",
+            "{}",
+            r#"{"method":"initialize"}"#,
+            r#"{"jsonrpc":2.0,"method":"initialize"}"#,
+            r#"{"jsonrpc":"1.0","method":"initialize"}"#,
+            r#"{"jsonrpc":"2.0","method":"initialize""#,
+            r#"{"jsonrpc":"2.0","method":"initialize"} x"#,
+            "\u{feff}{}",
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::Foreign, "{body}");
+        }
+    }
+
+    #[test]
+    fn nesting_a_million_deep_costs_no_stack() {
+        let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert_eq!(classify(deep.as_bytes()), Message::Foreign);
+        let objects = format!("{}1{}", r#"{"a":"#.repeat(1_000_000), "}".repeat(1_000_000));
+        assert_eq!(classify(objects.as_bytes()), Message::Foreign);
+        let params = format!(r#"{{"jsonrpc":"2.0","method":"initialize","params":{deep}}}"#);
+        assert!(is_initialize(&params));
+    }
+}
