@@ -1,0 +1,171 @@
+//! A place for a new session, or the reason why there is none.
+//!
+//! At the cap, in this order: reclaim what has expired, evict if that is wanted, wait for closes
+//! that are under way (their permits are about to come back), refuse.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use tokio::time::timeout;
+
+use super::{
+    clock::Millis,
+    deadline::Verdict,
+    opening::Opening,
+    permits::{Full, Permit, Stage, WhenFull},
+    principal::Principal,
+    record::Record,
+    registry::{Mode, Registry},
+};
+use crate::protocol::{ClientInfo, Rejection};
+
+/// Expired sessions closed in one go, so that one unlucky client does not close a million.
+const RECLAIM_AT_ONCE: usize = 64;
+
+impl Registry {
+    /// Takes a permit and starts a session under it.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        principal: Option<Principal>,
+        client: Option<Box<ClientInfo>>,
+    ) -> Result<Opening, Rejection> {
+        let permit = self.admit(principal.as_ref()).await?;
+        Ok(Opening::new(self, principal, client, permit))
+    }
+
+    /// As [`begin`](Self::begin), if there is a place without waiting.
+    pub(crate) fn begin_now(
+        self: &Arc<Self>,
+        principal: Option<Principal>,
+    ) -> Result<Opening, Rejection> {
+        let mut attempt = self.try_admit(principal.as_ref())?;
+        if attempt.is_err() && self.make_room(principal.as_ref()) {
+            attempt = self.try_admit(principal.as_ref())?;
+        }
+        Ok(Opening::new(
+            self,
+            principal,
+            None,
+            attempt.map_err(rejection)?,
+        ))
+    }
+
+    async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
+        let waited = timeout(self.closer().limit(), async {
+            loop {
+                // Registered before the attempt: a permit that comes back in between wakes us.
+                let released = self.permits().released();
+                tokio::pin!(released);
+                released.as_mut().enable();
+                let full = match self.try_admit(principal)? {
+                    Ok(permit) => return Ok(permit),
+                    Err(full) => full,
+                };
+                let made_room = self.make_room(principal);
+                if made_room && let Ok(permit) = self.try_admit(principal)? {
+                    return Ok(permit);
+                }
+                let Some(_waiting) = self.queue_up(full, made_room) else {
+                    return Err(rejection(full));
+                };
+                released.await;
+            }
+        });
+        // Every full table reads the same to the client, however long we hoped.
+        waited.await.unwrap_or(Err(Rejection::TableFull))
+    }
+
+    fn try_admit(&self, principal: Option<&Principal>) -> Result<Result<Permit, Full>, Rejection> {
+        if self.mode() != Mode::Serving {
+            return Err(Rejection::ShuttingDown);
+        }
+        Ok(self.permits().acquire(principal))
+    }
+
+    /// True if a session was closed whose permit we may get.
+    fn make_room(&self, principal: Option<&Principal>) -> bool {
+        self.closer().kick();
+        let reclaimed = self.reclaim_expired();
+        reclaimed || self.limits().when_full == WhenFull::EvictIdle && self.evict_idle(principal)
+    }
+
+    /// Closes what has expired and the reaper has not come to.
+    ///
+    /// Walks the table, but not again before anything can have expired since: deadlines only move
+    /// away, and a session opened meanwhile lowers the mark. A flood at the cap pays one load.
+    fn reclaim_expired(&self) -> bool {
+        let now = self.clock().now();
+        if now < self.reclaim_at.load(Ordering::Acquire) {
+            return false;
+        }
+        self.reclaim_at.store(Millis::MAX, Ordering::Release);
+        let mut expired = Vec::new();
+        let mut next = Millis::MAX;
+        self.scan(|record| {
+            match self
+                .timeouts()
+                .verdict(record.word(), record.opened_at(), now)
+            {
+                Verdict::LookAgain(at) => next = next.min(at.unwrap_or(Millis::MAX)),
+                _ if expired.len() < RECLAIM_AT_ONCE => expired.push(Arc::clone(record)),
+                _ => next = now,
+            }
+        });
+        self.reclaim_at.fetch_min(next, Ordering::AcqRel);
+        for record in &expired {
+            self.look_at(record);
+        }
+        !expired.is_empty()
+    }
+
+    /// Closes the longest idle session of the same principal, if one is idle.
+    fn evict_idle(&self, principal: Option<&Principal>) -> bool {
+        let mut idlest: Option<(Millis, Arc<Record>)> = None;
+        self.scan(|record| {
+            let word = record.word();
+            let eligible = !word.is_closed()
+                && word.in_flight() == 0
+                && record.principal() == principal
+                && idlest
+                    .as_ref()
+                    .is_none_or(|(since, _)| word.last_activity() < *since);
+            if eligible {
+                idlest = Some((word.last_activity(), Arc::clone(record)));
+            }
+        });
+        idlest.is_some_and(|(_, record)| self.evict(&record))
+    }
+
+    /// A place in the queue for permits of closes under way; never more in it than there are those.
+    fn queue_up(&self, full: Full, made_room: bool) -> Option<Waiting<'_>> {
+        let waiting = Waiting::enter(self);
+        let closing = self.permits().count(Stage::Closing);
+        let hope = match full {
+            Full::Table => self.waiting.load(Ordering::Acquire) <= closing,
+            Full::Principal => made_room,
+        };
+        hope.then_some(waiting)
+    }
+}
+
+/// One who waits for a permit.
+struct Waiting<'a>(&'a Registry);
+
+impl<'a> Waiting<'a> {
+    fn enter(registry: &'a Registry) -> Self {
+        registry.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(registry)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn rejection(full: Full) -> Rejection {
+    match full {
+        Full::Table => Rejection::TableFull,
+        Full::Principal => Rejection::TooManySessions,
+    }
+}

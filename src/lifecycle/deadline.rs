@@ -1,0 +1,152 @@
+//! When a session's time is up: a function of its word, when it was opened, and the settings.
+
+use super::{activity::Word, clock::Millis, events::CloseReason};
+
+/// The three timeouts; `None` is never.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) idle: Option<Millis>,
+    pub(crate) unused: Option<Millis>,
+    pub(crate) lifetime: Option<Millis>,
+}
+
+/// What is to be done about a session at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Idle past its deadline: close it, if it still reads as it did.
+    Expire(CloseReason),
+    /// Past its absolute lifetime: close it, whatever is in flight.
+    Close(CloseReason),
+    /// Nothing before then; `None` if nothing ever.
+    LookAgain(Option<Millis>),
+}
+
+impl Timeouts {
+    /// The one place that decides. `opened_at` and `now` are of the same clock.
+    pub(crate) fn verdict(&self, word: Word, opened_at: Millis, now: Millis) -> Verdict {
+        let lifetime = self.lifetime.map(|span| opened_at.saturating_add(span));
+        if lifetime.is_some_and(|end| now >= end) {
+            return Verdict::Close(CloseReason::Lifetime);
+        }
+        let Some((span, reason)) = self.patience(word) else {
+            return Verdict::LookAgain(lifetime);
+        };
+        // In flight, the deadline is not known yet, but it cannot be before a request that ends now
+        // would have it. A request that is turned away leaves an earlier one: its exit looks at once.
+        let idle_since = if word.in_flight() > 0 {
+            now
+        } else {
+            word.last_activity()
+        };
+        let idle_end = idle_since.saturating_add(span);
+        if now >= idle_end {
+            return Verdict::Expire(reason);
+        }
+        Verdict::LookAgain(Some(lifetime.map_or(idle_end, |end| end.min(idle_end))))
+    }
+
+    /// Whether time passing can end this session while it has nothing in flight.
+    pub(crate) fn reclaims_idle(&self) -> bool {
+        self.idle.is_some() || self.lifetime.is_some()
+    }
+
+    /// How long the session may stay idle, and what its end is then called.
+    fn patience(&self, word: Word) -> Option<(Millis, CloseReason)> {
+        let idle = self.idle.map(|span| (span, CloseReason::Idle));
+        if word.is_used() {
+            return idle;
+        }
+        let unused = self.unused.map(|span| (span, CloseReason::Unused));
+        match (idle, unused) {
+            (Some(idle), Some(unused)) => Some(if idle.0 <= unused.0 { idle } else { unused }),
+            (idle, unused) => idle.or(unused),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::activity::{Activity, Exit};
+
+    const ALL: Timeouts = Timeouts {
+        idle: Some(100),
+        unused: Some(10),
+        lifetime: Some(1_000),
+    };
+
+    fn used_at(last: Millis) -> Word {
+        let activity = Activity::opening(0);
+        activity.exit(Exit::Touch, || last);
+        activity.load()
+    }
+
+    fn unused_at(last: Millis) -> Word {
+        let activity = Activity::opening(0);
+        activity.exit(Exit::Stamp, || last);
+        activity.load()
+    }
+
+    fn in_flight() -> Word {
+        Activity::opening(0).load()
+    }
+
+    #[test]
+    fn a_session_expires_at_its_deadline_and_not_before() {
+        assert_eq!(
+            ALL.verdict(used_at(50), 0, 149),
+            Verdict::LookAgain(Some(150))
+        );
+        assert_eq!(
+            ALL.verdict(used_at(50), 0, 150),
+            Verdict::Expire(CloseReason::Idle)
+        );
+    }
+
+    #[test]
+    fn an_unused_session_has_the_shorter_of_both_timeouts() {
+        assert_eq!(
+            ALL.verdict(unused_at(5), 0, 15),
+            Verdict::Expire(CloseReason::Unused)
+        );
+        let quick = Timeouts {
+            idle: Some(3),
+            ..ALL
+        };
+        assert_eq!(
+            quick.verdict(unused_at(5), 0, 8),
+            Verdict::Expire(CloseReason::Idle)
+        );
+        let no_idle = Timeouts { idle: None, ..ALL };
+        assert_eq!(
+            no_idle.verdict(unused_at(5), 0, 15),
+            Verdict::Expire(CloseReason::Unused)
+        );
+    }
+
+    #[test]
+    fn work_in_flight_is_ended_by_the_lifetime_alone() {
+        assert_eq!(
+            ALL.verdict(in_flight(), 0, 999),
+            Verdict::LookAgain(Some(1_000))
+        );
+        assert_eq!(
+            ALL.verdict(in_flight(), 0, 1_000),
+            Verdict::Close(CloseReason::Lifetime)
+        );
+    }
+
+    #[test]
+    fn without_timeouts_nothing_is_ever_due() {
+        let none = Timeouts {
+            idle: None,
+            unused: None,
+            lifetime: None,
+        };
+        assert_eq!(
+            none.verdict(used_at(0), 0, u64::MAX),
+            Verdict::LookAgain(None)
+        );
+        assert!(!none.reclaims_idle());
+    }
+}

@@ -1,0 +1,257 @@
+//! What happened to a session, for hooks, subscribers, counters and the log.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+
+use super::{principal::Principal, shield::shielded};
+use crate::protocol::{ClientInfo, Fingerprint, Rejection};
+
+/// Events a subscriber may lag behind before it misses some.
+const BACKLOG: usize = 1024;
+
+/// Why a session was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Nothing was in flight for `idle_timeout`.
+    Idle,
+    /// No request followed `initialize` within `unused_timeout`.
+    Unused,
+    /// It reached `max_lifetime`.
+    Lifetime,
+    /// The client sent DELETE.
+    Client,
+    /// The server behind answered 404: it no longer knows the session.
+    Inner,
+    /// It made room for another (`WhenFull::EvictIdle`).
+    Evicted,
+    /// The client hung up before `initialize` was answered.
+    Abandoned,
+    /// A handler or an operator closed it.
+    Requested,
+    /// The layer shut down.
+    Shutdown,
+}
+
+impl CloseReason {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Idle,
+        Self::Unused,
+        Self::Lifetime,
+        Self::Client,
+        Self::Inner,
+        Self::Evicted,
+        Self::Abandoned,
+        Self::Requested,
+        Self::Shutdown,
+    ];
+
+    /// The reason in lower case, as in logs and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Unused => "unused",
+            Self::Lifetime => "lifetime",
+            Self::Client => "client",
+            Self::Inner => "inner",
+            Self::Evicted => "evicted",
+            Self::Abandoned => "abandoned",
+            Self::Requested => "requested",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Something that happened, as [`McpSessionLayer::on_event`](crate::McpSessionLayer::on_event) and
+/// [`Sessions::subscribe`](crate::Sessions::subscribe) report it.
+///
+/// For every `Opened` there is exactly one `Closed`, later. No event carries a session id.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// A session was opened.
+    #[non_exhaustive]
+    Opened {
+        /// Which session.
+        session: Fingerprint,
+        /// Whose.
+        principal: Option<Principal>,
+        /// What the client says of itself.
+        client: Option<Box<ClientInfo>>,
+    },
+    /// A session was closed. The server behind is told after this.
+    #[non_exhaustive]
+    Closed {
+        /// Which session.
+        session: Fingerprint,
+        /// Whose.
+        principal: Option<Principal>,
+        /// Why.
+        reason: CloseReason,
+        /// From `initialize` to the close.
+        lifetime: Duration,
+        /// Requests admitted, `initialize` included.
+        requests: u64,
+    },
+    /// A request was refused by the layer.
+    #[non_exhaustive]
+    Rejected {
+        /// Why.
+        why: Rejection,
+    },
+}
+
+/// A hook on events.
+pub(crate) type Hook = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
+
+pub(crate) struct Events {
+    hooks: Vec<Hook>,
+    feed: broadcast::Sender<SessionEvent>,
+    opened: AtomicU64,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+    rejected: AtomicU64,
+}
+
+impl Events {
+    pub(crate) fn new(hooks: Vec<Hook>) -> Self {
+        Self {
+            hooks,
+            feed: broadcast::Sender::new(BACKLOG),
+            opened: AtomicU64::new(0),
+            closed: Default::default(),
+            rejected: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts, logs and hands out, in this order; never call it with a lock held.
+    pub(crate) fn emit(&self, event: SessionEvent) {
+        self.count(&event);
+        log(&event);
+        for hook in &self.hooks {
+            shielded("event hook", || hook(&event));
+        }
+        if self.feed.receiver_count() > 0 {
+            // Fails only when the last subscriber has just left.
+            let _ = self.feed.send(event);
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> SessionEvents {
+        SessionEvents {
+            feed: BroadcastStream::new(self.feed.subscribe()),
+            missed: 0,
+        }
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn closed(&self) -> [u64; CloseReason::ALL.len()] {
+        std::array::from_fn(|reason| self.closed[reason].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, event: &SessionEvent) {
+        let counter = match event {
+            SessionEvent::Opened { .. } => &self.opened,
+            SessionEvent::Closed { reason, .. } => &self.closed[*reason as usize],
+            SessionEvent::Rejected { .. } => &self.rejected,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn log(event: &SessionEvent) {
+    match event {
+        SessionEvent::Opened { session, .. } => tracing::debug!(%session, "session opened"),
+        SessionEvent::Closed {
+            session,
+            reason,
+            lifetime,
+            requests,
+            ..
+        } => {
+            let lifetime_ms = lifetime.as_millis() as u64;
+            tracing::debug!(%session, %reason, lifetime_ms, requests, "session closed");
+        }
+        SessionEvent::Rejected { why } => {
+            let status = why.status().as_u16();
+            tracing::debug!(%why, status, "request rejected");
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("hooks", &self.hooks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stream of events, from when it was made; ends when the layer is gone.
+///
+/// From [`Sessions::subscribe`](crate::Sessions::subscribe). It never holds the layer up: a
+/// subscriber that falls 1,024 events behind misses the oldest, see [`missed`](Self::missed).
+pub struct SessionEvents {
+    feed: BroadcastStream<SessionEvent>,
+    missed: u64,
+}
+
+impl SessionEvents {
+    /// The next event; `None` when the layer is gone.
+    pub async fn recv(&mut self) -> Option<SessionEvent> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// How many events this subscriber was too slow for.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+impl Stream for SessionEvents {
+    type Item = SessionEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.feed).poll_next(cx)) {
+                Some(Ok(event)) => return Poll::Ready(Some(event)),
+                Some(Err(BroadcastStreamRecvError::Lagged(missed))) => self.missed += missed,
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SessionEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionEvents")
+            .field("missed", &self.missed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,51 @@
+//! The life of a session: no I/O, no HTTP.
+//!
+//! Where a session dies: [`registry`] (`close`, the only way), which the reaper, an access to an
+//! expired session, the middleware and the operator's handle all call. Where it is born:
+//! [`opening`] (`complete`). What decides *when*: [`activity`] (the word) and [`deadline`].
+//! Guards hold an `Arc<Record>` and never the registry; dropping one is an atomic write.
+
+mod activity;
+mod admission;
+mod clock;
+mod closer;
+mod deadline;
+mod events;
+mod guard;
+mod handle;
+mod opening;
+mod permits;
+mod principal;
+mod reaper;
+mod record;
+mod registry;
+mod shield;
+mod shutdown;
+mod snapshot;
+mod state;
+mod streams;
+mod tombstones;
+mod wheel;
+
+pub(crate) use self::{
+    activity::Exit,
+    clock::{Clock, Millis, span},
+    closer::{Terminate, Terminated},
+    deadline::Timeouts,
+    events::Hook,
+    guard::InFlight,
+    opening::{Issuer, Opening},
+    record::Record,
+    registry::{Limits, Registry},
+    shield::shielded,
+    streams::{Cut, Lease, StreamSeat},
+};
+pub use self::{
+    events::{CloseReason, SessionEvent, SessionEvents},
+    guard::Hold,
+    handle::{Session, SessionClosed},
+    permits::WhenFull,
+    principal::Principal,
+    snapshot::{Closed, SessionInfo, Stats},
+    state::State,
+};

@@ -1,0 +1,112 @@
+//! Where a session is born: from the permit to the table, or to nothing.
+
+use std::sync::Arc;
+
+use super::{
+    activity::Exit,
+    closer::Terminate,
+    events::SessionEvent,
+    guard::InFlight,
+    handle::Session,
+    permits::{Permit, Stage},
+    principal::Principal,
+    record::{Phase, Record},
+    registry::Registry,
+};
+use crate::protocol::{ClientInfo, SessionId};
+
+/// Who made up the id, and so who has a session to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Issuer {
+    /// The server behind: it is told of the close.
+    Inner,
+    /// This layer: the server behind knows of no session.
+    Layer,
+}
+
+/// The id is taken by a session that is live. Neither it nor the new one can be told which was
+/// meant, so the new one is refused.
+#[derive(Debug)]
+pub(crate) struct Duplicate;
+
+/// A session on its way. Dropped without [`Opening::complete`], nothing of it stays.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    registry: Arc<Registry>,
+    record: Arc<Record>,
+    completed: bool,
+}
+
+impl Opening {
+    pub(super) fn new(
+        registry: &Arc<Registry>,
+        principal: Option<Principal>,
+        client: Option<Box<ClientInfo>>,
+        permit: Permit,
+    ) -> Self {
+        let record = Record::opening(registry.clock().now(), principal, client);
+        record.cold().permit = Some(permit);
+        Self {
+            registry: Arc::clone(registry),
+            record: Arc::new(record),
+            completed: false,
+        }
+    }
+
+    /// The handle, without an id as yet.
+    pub(crate) fn session(&self) -> Session {
+        self.registry.handle(&self.record)
+    }
+
+    /// Puts the session into the table, held by the guard that is returned.
+    pub(crate) fn complete(
+        mut self,
+        id: SessionId,
+        issuer: Issuer,
+        terminate: Arc<dyn Terminate>,
+        exit: Exit,
+    ) -> Result<InFlight, Duplicate> {
+        let (registry, record) = (&self.registry, &self.record);
+        record.name(id, issuer);
+        {
+            let mut cold = record.cold();
+            cold.terminate = Some(terminate);
+            if let Some(permit) = &mut cold.permit {
+                permit.advance(Stage::Live);
+            }
+        }
+        if !registry.insert(record) {
+            return Err(Duplicate);
+        }
+        registry.events().emit(SessionEvent::Opened {
+            session: record.fingerprint(),
+            principal: record.principal().cloned(),
+            client: record.client().cloned().map(Box::new),
+        });
+        registry.watch(record);
+        self.completed = true;
+        let phase = std::mem::replace(&mut self.record.cold().phase, Phase::Open);
+        if let Phase::Opening {
+            closed_early: Some(reason),
+        } = phase
+        {
+            self.registry.tear_down(&self.record, reason, true);
+        }
+        self.registry.close_if_shut_down(&self.record);
+        Ok(InFlight::admitted(
+            Arc::clone(&self.record),
+            self.registry.clock(),
+            exit,
+        ))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.record.activity.close();
+            let remains = self.record.cold().close();
+            remains.release();
+        }
+    }
+}

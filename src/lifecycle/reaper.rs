@@ -1,0 +1,176 @@
+//! The reaper: one task that looks at what the wheel says is due.
+//!
+//! It decides nothing that an access would not decide as well; it gives back what nobody asks for.
+//! It holds the registry weakly, sleeps while the wheel is empty, lets others run between batches,
+//! and is spawned again by the next request if its runtime has died under it.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    clock::Millis,
+    registry::{Registry, Watched},
+};
+
+/// Looked at in one poll: some 20 µs of re-arming, a few hundred of closing.
+const BATCH: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Reaper {
+    tick: Duration,
+    running: AtomicBool,
+    wake: Notify,
+}
+
+impl Reaper {
+    pub(super) fn new(tick: Millis) -> Self {
+        Self {
+            tick: Duration::from_millis(tick),
+            running: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Spawns the task if there is none. One load when there is.
+    pub(super) fn ensure(self: &Arc<Self>, registry: &Weak<Registry>) {
+        if self.running.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if self.running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let alive = Alive(Arc::clone(self));
+        runtime.spawn(run(alive, registry.clone()));
+    }
+}
+
+/// Says that there is no task, however it ended.
+struct Alive(Arc<Reaper>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+    }
+}
+
+async fn run(alive: Alive, registry: Weak<Registry>) {
+    let reaper = &alive.0;
+    let mut ticks = interval(reaper.tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut floor = 0;
+    loop {
+        // Not held while asleep: the task must not keep the registry alive.
+        let Some(empty) = registry
+            .upgrade()
+            .map(|registry| registry.wheel().len() == 0)
+        else {
+            return;
+        };
+        if empty {
+            reaper.wake.notified().await;
+            ticks.reset();
+            continue;
+        }
+        ticks.tick().await;
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
+        reap(&registry).await;
+        floor = compact(&registry, floor).await;
+        registry.closer().kick();
+    }
+}
+
+async fn reap(registry: &Registry) {
+    let now = registry.clock().now();
+    loop {
+        let Some(due) = registry.wheel().take_due(now) else {
+            return;
+        };
+        let mut due = Due {
+            registry,
+            entries: due,
+        };
+        while !due.entries.is_empty() {
+            for _ in 0..BATCH {
+                let Some(watched) = due.entries.pop() else {
+                    break;
+                };
+                look(registry, watched);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn look(registry: &Registry, watched: Watched) {
+    match &watched {
+        Watched::Session(record) => {
+            let Some(record) = record.upgrade() else {
+                return;
+            };
+            if let Some(at) = registry.look_at(&record) {
+                registry.arm(watched, at);
+            }
+        }
+        Watched::Stream(stream) => {
+            if let Some(stream) = stream.upgrade() {
+                stream.cut();
+            }
+        }
+    }
+}
+
+/// Taken out of the wheel and not looked at yet: goes back if the task is dropped.
+struct Due<'a> {
+    registry: &'a Registry,
+    entries: Vec<Watched>,
+}
+
+impl Drop for Due<'_> {
+    fn drop(&mut self) {
+        for watched in self.entries.drain(..) {
+            self.registry.arm(watched, 0);
+        }
+    }
+}
+
+/// Frees the husks that traffic full of DELETEs leaves in far slots, when they may be more than
+/// half. `floor` is what the last time found to be alive: streams stand in the wheel as well.
+async fn compact(registry: &Registry, floor: usize) -> usize {
+    let (len, slots) = {
+        let wheel = registry.wheel();
+        (wheel.len(), wheel.slots())
+    };
+    if len <= 2 * registry.live().max(floor) + 1024 {
+        return floor.min(len);
+    }
+    for slot in 0..slots {
+        registry.wheel().compact(slot, |watched| match watched {
+            Watched::Session(record) => record.strong_count() > 0,
+            Watched::Stream(stream) => stream.strong_count() > 0,
+        });
+        if slot % 64 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    registry.wheel().len()
+}

@@ -1,0 +1,483 @@
+//! The table of sessions: the only place where one is opened or closed.
+//!
+//! # Ground rules
+//!
+//! * A session is closed by whoever wins its word, once, in [`Registry::tear_down`]: phase, map,
+//!   streams and state, `closed()`, event, the server behind, permit, in this order.
+//! * Expiry is decided on access ([`Registry::enter`]); the reaper only reclaims what nobody asks
+//!   for.
+//! * No `Ref` of the map outlives the statement that made it, and no lock is held while code of
+//!   the user's runs: hooks, destructors and bodies may call back into the registry.
+//! * Keys are ids that this layer or the server behind made up. What a client sends is looked up
+//!   and never inserted.
+
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use dashmap::{DashMap, Entry as MapEntry};
+
+use super::{
+    activity::{Enter, Exit, Word},
+    clock::{Clock, Millis},
+    closer::{Closer, Farewell, Terminate},
+    deadline::{Timeouts, Verdict},
+    events::{CloseReason, Events, Hook, SessionEvent},
+    guard::InFlight,
+    handle::Session,
+    permits::{Permits, Stage, WhenFull},
+    principal::Principal,
+    reaper::Reaper,
+    record::{Extras, Phase, Record, Remains},
+    shield::shielded,
+    streams::Cut,
+    tombstones::Tombstones,
+    wheel::Wheel,
+};
+use crate::protocol::{Rejection, SessionId};
+
+/// Locks held by a scan are short with many shards, and 512 of them are 64 KiB.
+const SHARDS: usize = 512;
+
+/// The bounds of a registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_sessions: usize,
+    pub(crate) max_sessions_per_principal: Option<usize>,
+    pub(crate) when_full: WhenFull,
+    pub(crate) close_timeout: Duration,
+    /// The shortest time that anything is armed for; decides the tick.
+    pub(crate) shortest: Option<Millis>,
+    /// Whether ids closed here are kept apart from ids never seen.
+    pub(crate) remember_closed: bool,
+}
+
+/// Whether sessions may be opened.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Mode {
+    Serving = 0,
+    Draining = 1,
+    ShutDown = 2,
+}
+
+/// What the wheel looks at.
+#[derive(Clone)]
+pub(super) enum Watched {
+    Session(Weak<Record>),
+    Stream(Weak<dyn Cut>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    map: DashMap<Key, (), foldhash::fast::RandomState>,
+    clock: Clock,
+    timeouts: Timeouts,
+    limits: Limits,
+    permits: Arc<Permits>,
+    events: Events,
+    closer: Arc<Closer>,
+    wheel: Mutex<Wheel<Watched>>,
+    reaper: Arc<Reaper>,
+    tombstones: Option<Tombstones>,
+    mode: AtomicU8,
+    /// No session can expire before then; see `admission`.
+    pub(super) reclaim_at: AtomicU64,
+    pub(super) waiting: AtomicUsize,
+    me: Weak<Registry>,
+}
+
+/// A record under its id, so that the id is stored once.
+struct Key(Arc<Record>);
+
+impl Key {
+    fn as_str(&self) -> &str {
+        self.0.id().map_or("", SessionId::as_str)
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Key {}
+
+impl Registry {
+    pub(crate) fn new(timeouts: Timeouts, limits: Limits, hooks: Vec<Hook>) -> Arc<Self> {
+        let tick = tick(limits.shortest);
+        Arc::new_cyclic(|me| Self {
+            map: DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS),
+            clock: Clock::new(),
+            timeouts,
+            permits: Arc::new(Permits::new(
+                limits.max_sessions,
+                limits.max_sessions_per_principal,
+            )),
+            events: Events::new(hooks),
+            closer: Arc::new(Closer::new(limits.close_timeout)),
+            wheel: Mutex::new(Wheel::new(tick)),
+            reaper: Arc::new(Reaper::new(tick)),
+            tombstones: limits.remember_closed.then(Tombstones::default),
+            mode: AtomicU8::new(Mode::Serving as u8),
+            reclaim_at: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            limits,
+            me: me.clone(),
+        })
+    }
+
+    // --- reading -------------------------------------------------------------------------------
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn permits(&self) -> &Arc<Permits> {
+        &self.permits
+    }
+
+    pub(super) fn closer(&self) -> &Arc<Closer> {
+        &self.closer
+    }
+
+    pub(crate) fn handle(&self, record: &Arc<Record>) -> Session {
+        Session::new(Arc::clone(record), self.me.clone(), self.clock)
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Record>> {
+        self.map.get(id).map(|entry| Arc::clone(&entry.key().0))
+    }
+
+    pub(crate) fn was_closed(&self, id: &SessionId) -> bool {
+        self.tombstones
+            .as_ref()
+            .is_some_and(|tombstones| tombstones.holds(id))
+    }
+
+    /// Every session in the table. A copy: the map is not locked while the caller works.
+    pub(crate) fn records(&self) -> Vec<Arc<Record>> {
+        self.map
+            .iter()
+            .map(|entry| Arc::clone(&entry.key().0))
+            .collect()
+    }
+
+    /// Visits every session with a shard locked: `visit` must not come back here.
+    pub(super) fn scan(&self, mut visit: impl FnMut(&Arc<Record>)) {
+        self.map.iter().for_each(|entry| visit(&entry.key().0));
+    }
+
+    // --- a request arrives ---------------------------------------------------------------------
+
+    /// Admits a request to a live session of this principal. Everything else is the same 404, and
+    /// moves no deadline.
+    pub(crate) fn enter(
+        &self,
+        id: &str,
+        principal: Option<&Principal>,
+    ) -> Result<InFlight, Rejection> {
+        let record = self.find(id).ok_or(Rejection::SessionNotFound)?;
+        if record.principal() != principal {
+            return Err(Rejection::SessionNotFound);
+        }
+        self.reaper.ensure(&self.me);
+        let in_flight = self.hold(&record)?;
+        record.count_request();
+        Ok(in_flight)
+    }
+
+    /// Holds a session that is already at hand.
+    pub(super) fn hold(&self, record: &Arc<Record>) -> Result<InFlight, Rejection> {
+        match record.activity.enter(|word| self.is_expired(record, word)) {
+            Enter::Admitted => Ok(InFlight::admitted(
+                Arc::clone(record),
+                self.clock,
+                Exit::Touch,
+            )),
+            Enter::Saturated => Err(Rejection::TooManyRequests),
+            Enter::Closed => Err(Rejection::SessionNotFound),
+            Enter::Expired(_) => {
+                self.look_at(record);
+                Err(Rejection::SessionNotFound)
+            }
+        }
+    }
+
+    /// In flight and without an absolute limit, a session needs no look at the clock.
+    fn is_expired(&self, record: &Record, word: Word) -> bool {
+        if word.in_flight() > 0 && self.timeouts.lifetime.is_none() {
+            return false;
+        }
+        let verdict = self
+            .timeouts
+            .verdict(word, record.opened_at(), self.clock.now());
+        !matches!(verdict, Verdict::LookAgain(_))
+    }
+
+    // --- closing -------------------------------------------------------------------------------
+
+    /// Closes the session and tells the server behind. False if somebody else already has.
+    pub(crate) fn close(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
+        self.close_as(record, reason, true)
+    }
+
+    /// Closes a session whose end the server behind knows of.
+    pub(crate) fn close_untold(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
+        self.close_as(record, reason, false)
+    }
+
+    fn close_as(&self, record: &Arc<Record>, reason: CloseReason, tell: bool) -> bool {
+        let won = record.activity.close();
+        if won {
+            self.tear_down(record, reason, tell);
+        }
+        won
+    }
+
+    /// Closes the session if its time is up; otherwise says when to look again.
+    pub(crate) fn look_at(&self, record: &Arc<Record>) -> Option<Millis> {
+        loop {
+            let (word, now) = (record.word(), self.clock.now());
+            if word.is_closed() {
+                return None;
+            }
+            match self.timeouts.verdict(word, record.opened_at(), now) {
+                Verdict::LookAgain(at) => return at,
+                Verdict::Close(reason) => {
+                    self.close(record, reason);
+                    return None;
+                }
+                // Fails if the word has moved since: then the verdict may be another.
+                Verdict::Expire(reason) => {
+                    if record.activity.expire(word) {
+                        self.tear_down(record, reason, true);
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the session if nothing is in flight. For eviction.
+    pub(super) fn evict(&self, record: &Arc<Record>) -> bool {
+        let evicted = record.activity.expire(record.word());
+        if evicted {
+            self.tear_down(record, CloseReason::Evicted, true);
+        }
+        evicted
+    }
+
+    /// The one way down. Called by whoever won the word, once.
+    pub(super) fn tear_down(&self, record: &Arc<Record>, reason: CloseReason, tell: bool) {
+        let mut remains = {
+            let mut cold = record.cold();
+            if let Phase::Opening { closed_early } = &mut cold.phase {
+                *closed_early = Some(reason);
+                return;
+            }
+            cold.close()
+        };
+        let Some(id) = record.id() else { return };
+        self.map
+            .remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
+        if let Some(tombstones) = &self.tombstones {
+            tombstones.bury(id);
+        }
+        if let Some(permit) = &mut remains.permit {
+            permit.advance(Stage::Closing);
+        }
+        let (permit, terminate) = remains.release();
+        let lifetime = self.clock.now().saturating_sub(record.opened_at());
+        self.events.emit(SessionEvent::Closed {
+            session: record.fingerprint(),
+            principal: record.principal().cloned(),
+            reason,
+            lifetime: Duration::from_millis(lifetime),
+            requests: record.requests(),
+        });
+        if let Some(terminate) = terminate.filter(|_| tell && !record.is_issued_by_layer()) {
+            let session = self.handle(record);
+            self.closer.push(Farewell {
+                session,
+                terminate,
+                permit,
+            });
+        }
+    }
+
+    /// Tells the server behind that a session it opened is not wanted: there was no place for it,
+    /// or its id cannot be used.
+    pub(crate) fn turn_away(&self, id: SessionId, terminate: Arc<dyn Terminate>) {
+        let record = Record::opening(self.clock.now(), None, None);
+        record.name(id, super::opening::Issuer::Inner);
+        record.activity.close();
+        drop(record.cold().close());
+        let session = self.handle(&Arc::new(record));
+        self.closer.push(Farewell {
+            session,
+            terminate,
+            permit: None,
+        });
+    }
+
+    // --- opening (see `opening`) ---------------------------------------------------------------
+
+    /// False if the id is taken.
+    pub(super) fn insert(&self, record: &Arc<Record>) -> bool {
+        match self.map.entry(Key(Arc::clone(record))) {
+            MapEntry::Occupied(_) => false,
+            MapEntry::Vacant(entry) => {
+                entry.insert(());
+                true
+            }
+        }
+    }
+
+    /// Has the reaper look at the session when its time may be up.
+    pub(super) fn watch(&self, record: &Arc<Record>) {
+        if let Some(at) = self.look_at(record) {
+            self.reclaim_at.fetch_min(at, Ordering::AcqRel);
+            self.arm(Watched::Session(Arc::downgrade(record)), at);
+        }
+        self.reaper.ensure(&self.me);
+    }
+
+    /// A session that came in while everything was being closed goes too.
+    pub(super) fn close_if_shut_down(&self, record: &Arc<Record>) {
+        if self.mode() == Mode::ShutDown {
+            self.close(record, CloseReason::Shutdown);
+        }
+    }
+
+    // --- time ----------------------------------------------------------------------------------
+
+    /// Cuts the stream when it is this old.
+    pub(crate) fn cut_after(&self, stream: Weak<dyn Cut>, age: Millis) {
+        self.arm(
+            Watched::Stream(stream),
+            self.clock.now().saturating_add(age),
+        );
+        self.reaper.ensure(&self.me);
+    }
+
+    pub(super) fn arm(&self, watched: Watched, at: Millis) {
+        let now = self.clock.now();
+        let was_empty = {
+            let mut wheel = self.wheel();
+            let was_empty = wheel.len() == 0;
+            wheel.arm(watched, at, now);
+            was_empty
+        };
+        if was_empty {
+            self.reaper.wake();
+        }
+    }
+
+    pub(super) fn wheel(&self) -> MutexGuard<'_, Wheel<Watched>> {
+        self.wheel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    // --- shutting down (see `shutdown`) --------------------------------------------------------
+
+    pub(super) fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::SeqCst) {
+            0 => Mode::Serving,
+            1 => Mode::Draining,
+            _ => Mode::ShutDown,
+        }
+    }
+
+    pub(super) fn set_mode(&self, mode: Mode) {
+        self.mode.fetch_max(mode as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.mode() != Mode::Serving
+    }
+}
+
+impl Remains {
+    /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
+    pub(super) fn release(self) -> (Option<super::permits::Permit>, Option<Arc<dyn Terminate>>) {
+        if let Some(extras) = self.extras {
+            let Extras {
+                state,
+                streams,
+                closed,
+                ..
+            } = *extras;
+            for (_, stream) in streams {
+                if let Some(stream) = stream.cut.upgrade() {
+                    stream.cut();
+                }
+            }
+            shielded("session state", || drop(state));
+            if let Some(closed) = closed {
+                closed.notify_waiters();
+            }
+        }
+        (self.permit, self.terminate)
+    }
+}
+
+impl Drop for Registry {
+    /// The last layer, service and handle are gone: nobody will ask for these sessions again.
+    fn drop(&mut self) {
+        for record in self.records() {
+            self.close(&record, CloseReason::Shutdown);
+        }
+        self.reaper.wake();
+    }
+}
+
+/// A 64th of the shortest time that anything is armed for: late by 1.6 % at most, and no finer than
+/// the timer nor coarser than a person notices.
+fn tick(shortest: Option<Millis>) -> Millis {
+    shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Session(_) => "Session",
+            Self::Stream(_) => "Stream",
+        })
+    }
+}

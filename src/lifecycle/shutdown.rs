@@ -1,0 +1,106 @@
+//! The orderly end: no new sessions, streams ended, work finished, everything closed.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    events::CloseReason,
+    permits::Stage,
+    record::Record,
+    registry::{Mode, Registry},
+    snapshot::{Closed, Stats},
+};
+
+/// How often to see whether the last request has ended. Ends are atomic writes that wake nobody.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Sessions closed in one poll.
+const BATCH: usize = 256;
+
+impl Registry {
+    /// Refuses new sessions, ends GET streams, lets the rest finish for `grace`, closes all, and
+    /// waits until the server behind was told, for `close_timeout` at most.
+    pub(crate) async fn shut_down(&self, grace: Duration) {
+        self.set_mode(Mode::Draining);
+        for record in self.records() {
+            let streams = record.get_streams();
+            streams
+                .iter()
+                .filter_map(|stream| stream.upgrade())
+                .for_each(|stream| stream.cut());
+        }
+        // A timeout here is the grace running out, which is as good an end.
+        let _ = timeout(grace, async {
+            while self.is_busy() {
+                sleep(LOOK).await;
+            }
+        })
+        .await;
+        self.set_mode(Mode::ShutDown);
+        for batch in self.records().chunks(BATCH) {
+            for record in batch {
+                self.close(record, CloseReason::Shutdown);
+            }
+            tokio::task::yield_now().await;
+        }
+        self.closer().kick();
+        let _ = timeout(self.closer().limit(), self.all_released()).await;
+    }
+
+    /// Closes every session that `matches`, and says how many.
+    pub(crate) fn close_where(
+        &self,
+        reason: CloseReason,
+        matches: impl Fn(&Record) -> bool,
+    ) -> usize {
+        let records = self.records();
+        records
+            .iter()
+            .filter(|record| matches(record) && self.close(record, reason))
+            .count()
+    }
+
+    /// Counts over the whole layer.
+    pub(crate) fn stats(&self) -> Stats {
+        let (mut in_flight, mut streams) = (0, 0);
+        self.scan(|record| {
+            in_flight += record.word().in_flight();
+            streams += record.streams();
+        });
+        Stats {
+            live: self.live(),
+            opening: self.permits().count(Stage::Opening),
+            closing: self.permits().count(Stage::Closing),
+            opened: self.events().opened(),
+            closed: Closed::new(self.events().closed()),
+            rejected: self.events().rejected(),
+            in_flight,
+            streams,
+            terminate_failures: self.closer().failures(),
+        }
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.permits().count(Stage::Live)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.records()
+            .iter()
+            .any(|record| record.word().in_flight() > 0)
+            || self.permits().count(Stage::Opening) > 0
+    }
+
+    async fn all_released(&self) {
+        loop {
+            let released = self.permits().released();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if self.permits().used() == 0 {
+                return;
+            }
+            released.await;
+        }
+    }
+}

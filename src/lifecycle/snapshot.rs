@@ -1,0 +1,100 @@
+//! What an operator sees: copies, taken at one moment, safe to print and to serialize.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::{events::CloseReason, principal::Principal};
+use crate::protocol::{ClientInfo, Fingerprint};
+
+/// One live session, as [`Sessions::list`](crate::Sessions::list) shows it.
+///
+/// Serializes durations as whole milliseconds.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Which session; look it up again with [`Sessions::find`](crate::Sessions::find).
+    pub session: Fingerprint,
+    /// Whose.
+    pub principal: Option<Principal>,
+    /// What the client says of itself.
+    pub client: Option<ClientInfo>,
+    /// Since `initialize`.
+    #[serde(rename = "age_ms", serialize_with = "millis")]
+    pub age: Duration,
+    /// Since the last request ended; zero while one is in flight.
+    #[serde(rename = "idle_ms", serialize_with = "millis")]
+    pub idle_for: Duration,
+    /// Requests, open streams and holds.
+    pub in_flight: u64,
+    /// Streaming responses that are open.
+    pub streams: usize,
+    /// Requests admitted so far, `initialize` included.
+    pub requests: u64,
+}
+
+fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_millis() as u64)
+}
+
+/// Counts over the whole layer, from [`Sessions::stats`](crate::Sessions::stats).
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Sessions in the table.
+    pub live: usize,
+    /// Sessions whose `initialize` the server behind has not answered yet.
+    pub opening: usize,
+    /// Sessions that are gone from the table while the server behind is being told.
+    pub closing: usize,
+    /// Sessions opened since the start.
+    pub opened: u64,
+    /// Sessions closed since the start, by reason.
+    pub closed: Closed,
+    /// Requests the layer refused since the start.
+    pub rejected: u64,
+    /// Requests, open streams and holds on live sessions.
+    pub in_flight: u64,
+    /// Streaming responses open on live sessions.
+    pub streams: usize,
+    /// Closes of which the server behind could not be told: it answered with an unexpected
+    /// status, failed, or did not answer within `close_timeout`.
+    pub terminate_failures: u64,
+}
+
+/// How many sessions were closed, by reason.
+///
+/// Serializes as a map with every reason in it: `{"idle": 3, "unused": 0, ...}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed([u64; CloseReason::ALL.len()]);
+
+impl Closed {
+    pub(super) fn new(counts: [u64; CloseReason::ALL.len()]) -> Self {
+        Self(counts)
+    }
+
+    /// Closed for this reason.
+    pub fn get(&self, reason: CloseReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Closed for any reason.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Every reason with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
+        CloseReason::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl Serialize for Closed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (reason, count) in self.iter() {
+            map.serialize_entry(reason.as_str(), &count)?;
+        }
+        map.end()
+    }
+}

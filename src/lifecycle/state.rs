@@ -1,0 +1,85 @@
+//! Typed state that lives as long as its session.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+};
+
+use super::record::Record;
+
+/// Values by type. Small: one or two entries a session.
+pub(super) type StateMap = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
+/// A session's typed state: one value a type, dropped when the session closes.
+///
+/// From [`Session::state`](crate::Session::state).
+#[derive(Clone, Copy)]
+pub struct State<'a> {
+    record: &'a Arc<Record>,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn new(record: &'a Arc<Record>) -> Self {
+        Self { record }
+    }
+
+    /// The value of type `T`, if the session has one.
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let value = self
+            .record
+            .cold()
+            .extras()?
+            .state
+            .get(&TypeId::of::<T>())
+            .cloned()?;
+        value.downcast().ok()
+    }
+
+    /// The value of type `T`, made by `make` if the session has none.
+    ///
+    /// `make` runs without a lock held, so it may use the session; of two callers that race, one
+    /// value is kept and both get it. On a closed session the value is returned but not kept.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use mcp_session_layer::Session;
+    ///
+    /// async fn handler(session: Session) -> String {
+    ///     let calls = session.state().get_or_insert_with(|| AtomicU64::new(0));
+    ///     format!("call {}", calls.fetch_add(1, Ordering::Relaxed) + 1)
+    /// }
+    /// ```
+    pub fn get_or_insert_with<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        if let Some(value) = self.get() {
+            return value;
+        }
+        let made = Arc::new(make());
+        let kept: Option<Arc<dyn Any + Send + Sync>> =
+            self.record.cold().extras_mut().map(|extras| {
+                let slot = extras.state.entry(TypeId::of::<T>());
+                Arc::clone(slot.or_insert_with(|| Arc::clone(&made) as _))
+            });
+        kept.and_then(|value| value.downcast().ok()).unwrap_or(made)
+    }
+
+    /// Takes the value of type `T` out of the session.
+    pub fn remove<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let value = self
+            .record
+            .cold()
+            .extras_mut()?
+            .state
+            .remove(&TypeId::of::<T>())?;
+        value.downcast().ok()
+    }
+}
+
+impl fmt::Debug for State<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("session", &self.record.fingerprint())
+            .finish_non_exhaustive()
+    }
+}

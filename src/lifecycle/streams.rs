@@ -1,0 +1,91 @@
+//! The streams of a session, as far as the core knows them: things that can be cut.
+
+use std::sync::{Arc, Weak};
+
+use super::{guard::InFlight, record::Record};
+
+/// A streaming response whose body the session can take away.
+///
+/// Implemented by the middleware's slot. `cut` drops the body and lets the client see a clean end,
+/// also when the transport is not asking for more.
+pub(crate) trait Cut: Send + Sync {
+    fn cut(&self);
+}
+
+/// One of the session's streams.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) cut: Weak<dyn Cut>,
+    /// Whether a GET opened it: those are ended first on shutdown.
+    pub(super) is_get: bool,
+}
+
+/// A place among the GET streams a session may have open.
+#[derive(Debug)]
+pub(crate) struct StreamSeat {
+    record: Arc<Record>,
+}
+
+impl StreamSeat {
+    /// `None` if all are taken, or the session is closed.
+    pub(crate) fn take(record: &Arc<Record>, max: usize) -> Option<Self> {
+        let mut cold = record.cold();
+        let extras = cold.extras_mut()?;
+        if extras.seats >= max {
+            return None;
+        }
+        extras.seats += 1;
+        Some(Self {
+            record: Arc::clone(record),
+        })
+    }
+}
+
+impl Drop for StreamSeat {
+    fn drop(&mut self) {
+        if let Some(extras) = self.record.cold().extras_mut() {
+            extras.seats -= 1;
+        }
+    }
+}
+
+/// What an open stream holds of its session: its place in the list, and what keeps it from idling.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    record: Arc<Record>,
+    key: usize,
+    _in_flight: Option<InFlight>,
+    _seat: Option<StreamSeat>,
+}
+
+impl Lease {
+    /// Lists the stream with its session. `None` if the session has closed: nobody would cut it.
+    pub(crate) fn list(
+        record: &Arc<Record>,
+        cut: Weak<dyn Cut>,
+        in_flight: Option<InFlight>,
+        seat: Option<StreamSeat>,
+    ) -> Option<Self> {
+        let is_get = seat.is_some();
+        let key = record
+            .cold()
+            .extras_mut()?
+            .streams
+            .insert(Stream { cut, is_get });
+        Some(Self {
+            record: Arc::clone(record),
+            key,
+            _in_flight: in_flight,
+            _seat: seat,
+        })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // A closed session has given its list away.
+        if let Some(extras) = self.record.cold().extras_mut() {
+            extras.streams.try_remove(self.key);
+        }
+    }
+}
