@@ -1,6 +1,19 @@
-//! Sessions for MCP servers.
-#![allow(dead_code, unused_imports)]
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod extract;
 mod lifecycle;
+mod middleware;
 mod protocol;
-pub use lifecycle::*;
-pub use protocol::{ClientInfo, Fingerprint, ParseFingerprintError, Rejection};
+mod sessions;
+
+pub use self::{
+    extract::MissingSession,
+    lifecycle::{
+        CloseReason, Closed, Hold, Principal, Session, SessionClosed, SessionEvent, SessionEvents,
+        SessionInfo, State, Stats, WhenFull,
+    },
+    middleware::{McpSessionLayer, McpSessionService, ResponseFuture, SessionBody, UnknownIds},
+    protocol::{ClientInfo, Fingerprint, ParseFingerprintError, Rejection},
+    sessions::Sessions,
+};

@@ -1,0 +1,175 @@
+//! The body of a response that went through the layer.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use pin_project_lite::pin_project;
+
+use super::{heartbeat::Heartbeat, shared::Shared, slot::Slot};
+use crate::lifecycle::{InFlight, Lease, StreamSeat};
+
+pin_project! {
+    /// The response body of [`McpSessionService`](crate::McpSessionService).
+    ///
+    /// It holds the session until its end or its drop. A body of known size passes through
+    /// unchanged; a streaming one ends cleanly when its session closes. Data, trailers, errors,
+    /// size hint and end-of-stream are those of the body inside.
+    pub struct SessionBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B> {
+        // Known size, or none of our business.
+        Inline { #[pin] body: B, in_flight: Option<InFlight> },
+        Owned { slot: Arc<Slot<B>>, #[pin] heartbeat: Option<Heartbeat> },
+        // An answer of our own.
+        Fixed { body: Full<Bytes> },
+    }
+}
+
+impl<B> SessionBody<B> {
+    pub(super) fn fixed(body: Bytes) -> Self {
+        Self {
+            kind: Kind::Fixed {
+                body: Full::new(body),
+            },
+        }
+    }
+
+    /// Not watched.
+    pub(super) fn plain(body: B) -> Self {
+        Self {
+            kind: Kind::Inline {
+                body,
+                in_flight: None,
+            },
+        }
+    }
+}
+
+/// Lets the response of a session's request go, holding the session as long as the body needs it.
+///
+/// `None` if it is a stream and the session has closed meanwhile.
+pub(super) fn carry<B>(
+    shared: &Shared,
+    response: Response<B>,
+    in_flight: InFlight,
+    seat: Option<StreamSeat>,
+) -> Option<Response<SessionBody<B>>>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    let (parts, body) = response.into_parts();
+    if body.is_end_stream() {
+        return Some(Response::from_parts(parts, SessionBody::plain(body)));
+    }
+    if body.size_hint().exact().is_some() {
+        let kind = Kind::Inline {
+            body,
+            in_flight: Some(in_flight),
+        };
+        return Some(Response::from_parts(parts, SessionBody { kind }));
+    }
+    let record = Arc::clone(in_flight.record());
+    let is_get = seat.is_some();
+    let holds = !is_get || shared.options.streams_hold;
+    let in_flight = Some(in_flight).filter(|_| holds);
+    let slot = Slot::open(body, |cut| {
+        if let Some(age) = shared.stream_lifetime.filter(|_| is_get) {
+            shared.registry.cut_after(cut.clone(), age);
+        }
+        Lease::list(&record, cut, in_flight, seat)
+    })?;
+    let clock = shared.registry.clock();
+    let heartbeat = shared
+        .heartbeat
+        .and_then(|every| Heartbeat::of(&parts.headers, every, clock));
+    let kind = Kind::Owned { slot, heartbeat };
+    Some(Response::from_parts(parts, SessionBody { kind }))
+}
+
+impl<B> Body for SessionBody<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Inline {
+                mut body,
+                in_flight,
+            } => {
+                let frame = ready!(body.as_mut().poll_frame(cx));
+                // The consumer may stop asking after the last frame of a known size.
+                if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
+                    *in_flight = None;
+                }
+                Poll::Ready(frame)
+            }
+            KindProj::Owned { slot, heartbeat } => {
+                let polled = slot.poll_frame(cx);
+                let Some(mut heartbeat) = heartbeat.as_pin_mut() else {
+                    return polled;
+                };
+                match &polled {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Some(data) = frame.data_ref() {
+                            heartbeat.as_mut().hear(data);
+                        }
+                        polled
+                    }
+                    Poll::Ready(_) => polled,
+                    Poll::Pending => heartbeat
+                        .poll_beat(cx)
+                        .map(|beat| Some(Ok(Frame::data(beat)))),
+                }
+            }
+            KindProj::Fixed { body } => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inline { body, .. } => body.is_end_stream(),
+            Kind::Owned { slot, .. } => slot.is_end_stream(),
+            Kind::Fixed { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inline { body, .. } => body.size_hint(),
+            Kind::Owned { slot, .. } => slot.size_hint(),
+            Kind::Fixed { body } => body.size_hint(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for SessionBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Inline { .. } => "SessionBody::Inline",
+            Kind::Owned { .. } => "SessionBody::Owned",
+            Kind::Fixed { .. } => "SessionBody::Fixed",
+        })
+    }
+}

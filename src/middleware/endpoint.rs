@@ -1,0 +1,126 @@
+//! Where a session was opened, and how the server there is told that it is closed.
+
+use std::{
+    future::ready,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header::HOST};
+use tower::{Service, ServiceExt};
+
+use super::options::TerminateHook;
+use crate::{
+    lifecycle::{Session, Terminate, Terminated},
+    protocol::SESSION_ID_HEADER,
+};
+
+/// A service to make clones of. Behind a lock, because a service need not be `Sync`; the lock is
+/// held for a clone only.
+pub(super) struct Origin<S>(Mutex<S>);
+
+impl<S> Origin<S> {
+    pub(super) fn new(service: S) -> Self {
+        Self(Mutex::new(service))
+    }
+}
+
+/// An [`Origin`] of some service.
+pub(super) trait Calls: Send + Sync {
+    /// Sends a request through a fresh clone; the status of the answer, if there was one.
+    fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>>;
+}
+
+impl<S, B> Calls for Origin<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>> {
+        let service = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Box::pin(async move {
+            let response = service.oneshot(request).await;
+            response.ok().map(|response| response.status())
+        })
+    }
+}
+
+/// Where a request went: what an [`Endpoint`] is made of, if a session comes of it.
+#[derive(Clone)]
+pub(super) struct Site {
+    origin: Arc<dyn Calls>,
+    uri: Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Site {
+    pub(super) fn of<T>(request: &Request<T>, origin: Arc<dyn Calls>) -> Self {
+        let host = request.headers().get(HOST).cloned();
+        Self {
+            origin,
+            uri: request.uri().clone(),
+            host,
+        }
+    }
+
+    pub(super) fn endpoint(self, hook: Option<TerminateHook>) -> Arc<dyn Terminate> {
+        Arc::new(Endpoint { site: self, hook })
+    }
+}
+
+/// A site where a session was opened. Of its request it keeps the URI and the `Host`, which the
+/// official SDK insists on, and never a credential.
+struct Endpoint {
+    site: Site,
+    hook: Option<TerminateHook>,
+}
+
+impl Terminate for Endpoint {
+    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
+        let Some(request) = self.farewell(&session) else {
+            return Box::pin(ready(Terminated::Failed));
+        };
+        let answer = self.site.origin.call(request);
+        Box::pin(async move {
+            match answer.await {
+                None => Terminated::Failed,
+                // 404: it knew already. 405: it does not let clients end sessions; its own
+                // timeout has to (MCP 2025-11-25, "Session Management").
+                Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => Terminated::Done,
+                Some(status) if status.is_success() => Terminated::Done,
+                Some(status) => Terminated::Refused(status.as_u16()),
+            }
+        })
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        self.site.uri.path() == path
+    }
+}
+
+impl Endpoint {
+    /// The DELETE that the client never sent.
+    fn farewell(&self, session: &Session) -> Option<Request<Body>> {
+        let mut id = HeaderValue::from_str(session.id()?).ok()?;
+        id.set_sensitive(true);
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::DELETE;
+        *request.uri_mut() = self.site.uri.clone();
+        request.headers_mut().insert(SESSION_ID_HEADER, id);
+        if let Some(host) = &self.site.host {
+            request.headers_mut().insert(HOST, host.clone());
+        }
+        request.extensions_mut().insert(session.clone());
+        let Some(hook) = &self.hook else {
+            return Some(request);
+        };
+        let (mut parts, body) = request.into_parts();
+        hook(session, &mut parts);
+        Some(Request::from_parts(parts, body))
+    }
+}

@@ -1,0 +1,227 @@
+//! The service: sorts requests, and gets out of the way.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use tower::Service;
+
+use super::{
+    body::SessionBody,
+    endpoint::Origin,
+    future::ResponseFuture,
+    heartbeat::is_type,
+    open::{Caller, Watch},
+    options::UnknownIds,
+    shared::Shared,
+    track::Track,
+};
+use crate::{
+    lifecycle::{CloseReason, InFlight, Principal},
+    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionId},
+};
+
+/// The service that [`McpSessionLayer`](crate::McpSessionLayer) makes around an MCP server.
+///
+/// A [`Service`] of `Request<axum::body::Body>` around any that is `Clone + Send + 'static` and
+/// whose response body yields [`Bytes`] and is `Unpin`, as axum's `Body` is. A body that is not
+/// goes through `tower_http::map_response_body::MapResponseBodyLayer::new(axum::body::Body::new)`
+/// first; `Router::layer` does that by itself.
+///
+/// Errors of the inner service are passed on. Errors of the layer are responses: see
+/// [`Rejection`](crate::Rejection).
+pub struct McpSessionService<S> {
+    inner: S,
+    origin: Arc<Origin<S>>,
+    shared: Arc<Shared>,
+}
+
+impl<S: Clone> McpSessionService<S> {
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        let origin = Arc::new(Origin::new(inner.clone()));
+        Self {
+            inner,
+            origin,
+            shared,
+        }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside, to be changed. Sessions are closed through a clone of the service as it
+    /// was when the layer was applied.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B> Service<Request<Body>> for McpSessionService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+{
+    type Response = Response<SessionBody<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, B, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if !self.shared.manages(request.uri().path()) {
+            return ResponseFuture::passing(self.inner.call(request));
+        }
+        let era = Era::of(request.headers());
+        if era == Era::Modern {
+            // A server that goes by the id and not by the version must not see one that nobody
+            // has checked.
+            request.headers_mut().remove(SESSION_ID_HEADER);
+        }
+        if request.headers().contains_key(SESSION_ID_HEADER) {
+            self.with_id(request)
+        } else {
+            self.without_id(request, era)
+        }
+    }
+}
+
+/// What an id turned out to be.
+enum Resolved {
+    Live(InFlight),
+    /// Never seen here, and the server behind may know it.
+    Unknown(SessionId),
+}
+
+impl<S, B> McpSessionService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+{
+    fn refuse(&self, why: Rejection) -> ResponseFuture<S::Future, B, S::Error> {
+        ResponseFuture::answered(self.shared.reject(why))
+    }
+
+    fn with_id(&mut self, request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
+        let (principal, request) = self.shared.identify(request);
+        match self.resolve(request.headers(), principal.as_ref()) {
+            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
+            Ok(Resolved::Unknown(id)) => self.unknown(request, id),
+            Err(why) => self.refuse(why),
+        }
+    }
+
+    fn resolve(
+        &self,
+        headers: &HeaderMap,
+        principal: Option<&Principal>,
+    ) -> Result<Resolved, Rejection> {
+        let id = SessionId::read(headers)?.ok_or(Rejection::IdMissing)?;
+        let registry = &self.shared.registry;
+        let lost = match registry.enter(id, principal) {
+            Ok(in_flight) => return Ok(Resolved::Live(in_flight)),
+            Err(lost) => lost,
+        };
+        let may_ask = lost == Rejection::SessionNotFound
+            && self.shared.options.unknown_ids == UnknownIds::Forward
+            && registry.find(id).is_none();
+        let id = SessionId::new(id)?;
+        if may_ask && !registry.was_closed(&id) {
+            return Ok(Resolved::Unknown(id));
+        }
+        Err(lost)
+    }
+
+    fn track(
+        &mut self,
+        mut request: Request<Body>,
+        in_flight: InFlight,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
+        if request.method() == Method::DELETE && in_flight.record().is_issued_by_layer() {
+            // The server behind knows of no session, so there is nobody to ask.
+            self.shared
+                .registry
+                .close(in_flight.record(), CloseReason::Client);
+            let mut response = Response::new(SessionBody::fixed(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return ResponseFuture::answered(response);
+        }
+        let session = self.shared.registry.handle(in_flight.record());
+        match Track::begin(&self.shared, in_flight, &request) {
+            Err(why) => self.refuse(why),
+            Ok(track) => {
+                request.extensions_mut().insert(session);
+                ResponseFuture::tracked(self.inner.call(request), track)
+            }
+        }
+    }
+
+    fn unknown(
+        &mut self,
+        request: Request<Body>,
+        id: SessionId,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
+        if request.method() == Method::DELETE {
+            return ResponseFuture::passing(self.inner.call(request));
+        }
+        ResponseFuture::opening(self.caller().restore(request, id))
+    }
+
+    fn without_id(
+        &mut self,
+        request: Request<Body>,
+        era: Era,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
+        if request.method() == Method::POST && is_type(request.headers(), "application/json") {
+            return ResponseFuture::opening(self.caller().sniffed(request, era));
+        }
+        let (watch, request) = Watch::begin(&self.shared, &self.origin, request);
+        ResponseFuture::watched(self.inner.call(request), watch)
+    }
+
+    /// The service that was polled ready, to be called later; the clone that stays was not.
+    fn caller(&mut self) -> Caller<S> {
+        let clone = self.inner.clone();
+        Caller {
+            shared: Arc::clone(&self.shared),
+            origin: Arc::clone(&self.origin),
+            service: std::mem::replace(&mut self.inner, clone),
+        }
+    }
+}
+
+impl<S: Clone> Clone for McpSessionService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            origin: Arc::clone(&self.origin),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<S> fmt::Debug for McpSessionService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpSessionService")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! What comes of an answer that opens a session: the id, the table, the guard.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, header::CONTENT_TYPE};
+use http_body::Body;
+
+use super::{
+    body::{SessionBody, carry},
+    endpoint::Site,
+    heartbeat::{is_event_stream, is_type},
+    shared::Shared,
+};
+use crate::{
+    lifecycle::{Exit, InFlight, Issuer, Opening, Principal, StreamSeat, Terminate},
+    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+};
+
+/// What is known of a session before the server behind has answered.
+pub(super) struct Birth {
+    pub(super) shared: Arc<Shared>,
+    pub(super) opening: Opening,
+    pub(super) site: Site,
+    pub(super) kind: Kind,
+}
+
+/// How the session came to be asked for.
+pub(super) enum Kind {
+    Initialize,
+    /// A request with an id that only the server behind may know.
+    Restore {
+        id: SessionId,
+        is_get: bool,
+    },
+}
+
+/// An answer, and the session that came of it, if one did.
+pub(super) struct Settled<B> {
+    pub(super) response: Response<SessionBody<B>>,
+    pub(super) opened: Option<Arc<crate::lifecycle::Record>>,
+}
+
+impl<B> Settled<B> {
+    pub(super) fn nothing(response: Response<SessionBody<B>>) -> Self {
+        Self {
+            response,
+            opened: None,
+        }
+    }
+}
+
+impl Birth {
+    pub(super) fn settle<B>(self, response: Response<B>) -> Settled<B>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        if !response.status().is_success() {
+            return Settled::nothing(response.map(SessionBody::plain));
+        }
+        match self.kind {
+            Kind::Initialize => self.initialized(response),
+            Kind::Restore { .. } => self.restored(response),
+        }
+    }
+
+    fn initialized<B>(self, mut response: Response<B>) -> Settled<B>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let Self {
+            shared,
+            opening,
+            site,
+            ..
+        } = self;
+        let endpoint = site.endpoint(shared.options.terminate.clone());
+        let issued = match SessionId::read(response.headers()) {
+            Ok(issued) => issued.map(SessionId::new),
+            Err(_) => {
+                turn_all_away(&shared, &response, &endpoint);
+                return Settled::nothing(shared.reject(Rejection::UnusableId));
+            }
+        };
+        let (id, issuer) = match issued {
+            Some(id) => (id, Issuer::Inner),
+            // Not MCP (a route beside it that answers anything): no session came of it.
+            None if !is_mcp(&response) => {
+                return Settled::nothing(response.map(SessionBody::plain));
+            }
+            None => (shared.mint(), Issuer::Layer),
+        };
+        let opened = id.and_then(|id| {
+            let header = id.to_header().ok_or(Rejection::UnusableId)?;
+            let opened = opening.complete(id, issuer, endpoint, Exit::Stamp);
+            opened
+                .map(|in_flight| (in_flight, header))
+                .map_err(|_| Rejection::UnusableId)
+        });
+        match opened {
+            Ok((in_flight, header)) => {
+                if issuer == Issuer::Layer {
+                    response.headers_mut().insert(SESSION_ID_HEADER, header);
+                }
+                hand_over(&shared, response, in_flight, None)
+            }
+            Err(rejection) => Settled::nothing(shared.reject(rejection)),
+        }
+    }
+
+    fn restored<B>(self, response: Response<B>) -> Settled<B>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let Self {
+            shared,
+            opening,
+            site,
+            kind,
+        } = self;
+        let Kind::Restore { id, is_get } = kind else {
+            return Settled::nothing(response.map(SessionBody::plain));
+        };
+        let endpoint = site.endpoint(shared.options.terminate.clone());
+        let principal = opening.session().principal().cloned();
+        let entered = opening
+            .complete(id.clone(), Issuer::Inner, endpoint, Exit::Touch)
+            // Another request of this client was faster: join it, if it is this client's.
+            .or_else(|_| shared.registry.enter(id.as_str(), principal.as_ref()));
+        match entered {
+            Ok(in_flight) => {
+                let seat = is_get
+                    .then(|| StreamSeat::take(in_flight.record(), shared.options.max_streams))
+                    .flatten();
+                let mut settled = hand_over(&shared, response, in_flight, seat);
+                // It was not opened here: a client that hung up may come back for it.
+                settled.opened = None;
+                settled
+            }
+            Err(rejection) => Settled::nothing(shared.reject(rejection)),
+        }
+    }
+}
+
+fn hand_over<B>(
+    shared: &Arc<Shared>,
+    response: Response<B>,
+    in_flight: InFlight,
+    seat: Option<StreamSeat>,
+) -> Settled<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    let opened = Some(Arc::clone(in_flight.record()));
+    match carry(shared, response, in_flight, seat) {
+        Some(response) => Settled { response, opened },
+        // Closed by its own handler, or by a shutdown.
+        None => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
+    }
+}
+
+/// An answer that carries an id nobody saw asked for: an `initialize` that was too long or too
+/// slow to be recognised. Adopted if there is a place for it, closed at once if not.
+pub(super) fn adopt_unasked<B>(
+    shared: &Arc<Shared>,
+    response: Response<B>,
+    principal: Option<Principal>,
+    endpoint: Arc<dyn Terminate>,
+) -> Response<SessionBody<B>>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    let id = match SessionId::read(response.headers()).map(|id| id.map(SessionId::new)) {
+        Ok(Some(Ok(id))) => id,
+        Ok(None) => return response.map(SessionBody::plain),
+        Ok(Some(Err(_))) | Err(_) => {
+            turn_all_away(shared, &response, &endpoint);
+            return shared.reject(Rejection::UnusableId);
+        }
+    };
+    if shared.registry.find(id.as_str()).is_some() {
+        // The id of a live session, given to somebody who did not send it.
+        return shared.reject(Rejection::UnusableId);
+    }
+    let opening = shared
+        .may_open(principal.as_ref())
+        .and_then(|()| shared.registry.begin_now(principal));
+    match opening {
+        Ok(opening) => match opening.complete(id, Issuer::Inner, endpoint, Exit::Stamp) {
+            Ok(in_flight) => hand_over(shared, response, in_flight, None).response,
+            Err(_) => shared.reject(Rejection::UnusableId),
+        },
+        Err(rejection) => {
+            shared.registry.turn_away(id, endpoint);
+            shared.reject(rejection)
+        }
+    }
+}
+
+/// Has the server behind close what it opened under ids that cannot be used, where they are ids.
+fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Arc<dyn Terminate>) {
+    for value in response.headers().get_all(SESSION_ID_HEADER) {
+        let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
+        if let Some(id) = id.filter(|id| shared.registry.find(id.as_str()).is_none()) {
+            shared.registry.turn_away(id, Arc::clone(endpoint));
+        }
+    }
+}
+
+/// Whether this can be the answer to an `initialize`: JSON, an event stream, or untyped.
+fn is_mcp<B>(response: &Response<B>) -> bool {
+    let headers = response.headers();
+    !headers.contains_key(CONTENT_TYPE)
+        || is_event_stream(headers)
+        || is_type(headers, "application/json")
+}

@@ -1,0 +1,77 @@
+//! What all clones of a layer, and all services made from it, share.
+
+use std::sync::Arc;
+
+use http::Request;
+
+use super::options::Options;
+use crate::{
+    lifecycle::{Millis, Principal, Registry, shielded, span},
+    protocol::{Rejection, SessionId},
+};
+
+/// Tries to make up an id that is not taken, before giving up on the generator.
+const ATTEMPTS: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) registry: Arc<Registry>,
+    pub(super) options: Options,
+    pub(super) stream_lifetime: Option<Millis>,
+    pub(super) heartbeat: Option<Millis>,
+}
+
+impl Shared {
+    pub(super) fn new(options: Options) -> Self {
+        options.warn_of_traps();
+        let registry = Registry::new(options.timeouts(), options.limits(), options.events.clone());
+        Self {
+            registry,
+            stream_lifetime: options.stream_lifetime.and_then(span),
+            heartbeat: options.heartbeat.and_then(span),
+            options,
+        }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Whether requests to this path are the layer's business.
+    pub(super) fn manages(&self, path: &str) -> bool {
+        let paths = &self.options.paths;
+        paths.is_empty() || paths.iter().any(|managed| **managed == *path)
+    }
+
+    /// Who sent the request, if anybody asks. The hook wants `Parts`, so the request is taken
+    /// apart and put together again, but only where there is a hook.
+    pub(super) fn identify<T>(&self, request: Request<T>) -> (Option<Principal>, Request<T>) {
+        let Some(identify) = &self.options.identify else {
+            return (None, request);
+        };
+        let (parts, body) = request.into_parts();
+        let principal = identify(&parts);
+        (principal, Request::from_parts(parts, body))
+    }
+
+    /// Whether this caller may open a session.
+    pub(super) fn may_open(&self, principal: Option<&Principal>) -> Result<(), Rejection> {
+        let anonymous = principal.is_none() && self.options.identify.is_some();
+        if anonymous && !self.options.allow_anonymous {
+            return Err(Rejection::PrincipalRequired);
+        }
+        Ok(())
+    }
+
+    /// An id for a server that issues none.
+    pub(super) fn mint(&self) -> Result<SessionId, Rejection> {
+        let Some(generator) = &self.options.id_generator else {
+            return SessionId::new(&uuid::Uuid::new_v4().to_string());
+        };
+        (0..ATTEMPTS)
+            .filter_map(|_| shielded("id generator", || generator()))
+            .filter_map(|id| SessionId::new(&id).ok())
+            .find(|id| self.registry.find(id.as_str()).is_none() && !self.registry.was_closed(id))
+            .ok_or(Rejection::UnusableId)
+    }
+}
