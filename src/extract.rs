@@ -36,11 +36,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = MissingSession;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingSession> {
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or(MissingSession)
+        parts.extensions.get::<Self>().cloned().ok_or(MissingSession)
     }
 }
 

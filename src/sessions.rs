@@ -45,27 +45,20 @@ impl Sessions {
 
     /// The session with this id. Does not count as activity.
     pub fn get(&self, id: &str) -> Option<Session> {
-        self.registry
-            .find(id)
-            .map(|record| self.registry.handle(&record))
+        self.registry.find(id).map(|record| self.registry.handle(&record))
     }
 
     /// The session that logs, events and listings show under this name. Walks the table.
     pub fn find(&self, session: Fingerprint) -> Option<Session> {
         let records = self.registry.records();
-        let record = records
-            .iter()
-            .find(|record| record.fingerprint() == session)?;
+        let record = records.iter().find(|record| record.fingerprint() == session)?;
         Some(self.registry.handle(record))
     }
 
     /// Every session, as it is now: a copy without ids that can be printed or serialized.
     pub fn list(&self) -> Vec<SessionInfo> {
         let records = self.registry.records();
-        records
-            .iter()
-            .map(|record| self.registry.handle(record).info())
-            .collect()
+        records.iter().map(|record| self.registry.handle(record).info()).collect()
     }
 
     /// Counts over the whole layer. Walks the table.
@@ -80,9 +73,8 @@ impl Sessions {
 
     /// Closes every session of this principal, and says how many. Walks the table in one go.
     pub fn close_principal(&self, principal: &Principal) -> usize {
-        self.registry.close_where(CloseReason::Requested, |record| {
-            record.principal() == Some(principal)
-        })
+        self.registry
+            .close_where(CloseReason::Requested, |record| record.principal() == Some(principal))
     }
 
     /// Closes every session, and says how many. New ones may be opened meanwhile and after.

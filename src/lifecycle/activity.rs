@@ -60,11 +60,7 @@ impl Word {
 
     /// Guards alive; 0 once closed, when nobody counts any more.
     pub(crate) fn in_flight(self) -> u64 {
-        if self.is_closed() {
-            0
-        } else {
-            self.0 & IN_FLIGHT
-        }
+        if self.is_closed() { 0 } else { self.0 & IN_FLIGHT }
     }
 }
 
@@ -158,10 +154,7 @@ impl Activity {
         // Not the weak exchange: a failure means that something happened.
         seen.in_flight() == 0
             && !seen.is_closed()
-            && self
-                .0
-                .compare_exchange(seen.0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
+            && self.0.compare_exchange(seen.0, CLOSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Closes the session, whatever is in flight. True for exactly one caller.

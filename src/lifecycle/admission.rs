@@ -41,12 +41,7 @@ impl Registry {
         if attempt.is_err() && self.make_room(principal.as_ref()) {
             attempt = self.try_admit(principal.as_ref())?;
         }
-        Ok(Opening::new(
-            self,
-            principal,
-            None,
-            attempt.map_err(rejection)?,
-        ))
+        Ok(Opening::new(self, principal, None, attempt.map_err(rejection)?))
     }
 
     async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
@@ -100,15 +95,10 @@ impl Registry {
         self.reclaim_at.store(Millis::MAX, Ordering::Release);
         let mut expired = Vec::new();
         let mut next = Millis::MAX;
-        self.scan(|record| {
-            match self
-                .timeouts()
-                .verdict(record.word(), record.opened_at(), now)
-            {
-                Verdict::LookAgain(at) => next = next.min(at.unwrap_or(Millis::MAX)),
-                _ if expired.len() < RECLAIM_AT_ONCE => expired.push(Arc::clone(record)),
-                _ => next = now,
-            }
+        self.scan(|record| match self.timeouts().verdict(record.word(), record.opened_at(), now) {
+            Verdict::LookAgain(at) => next = next.min(at.unwrap_or(Millis::MAX)),
+            _ if expired.len() < RECLAIM_AT_ONCE => expired.push(Arc::clone(record)),
+            _ => next = now,
         });
         self.reclaim_at.fetch_min(next, Ordering::AcqRel);
         for record in &expired {
@@ -125,9 +115,7 @@ impl Registry {
             let eligible = !word.is_closed()
                 && word.in_flight() == 0
                 && record.principal() == principal
-                && idlest
-                    .as_ref()
-                    .is_none_or(|(since, _)| word.last_activity() < *since);
+                && idlest.as_ref().is_none_or(|(since, _)| word.last_activity() < *since);
             if eligible {
                 idlest = Some((word.last_activity(), Arc::clone(record)));
             }

@@ -22,15 +22,11 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 
     pub(crate) fn now(self) -> Millis {
-        Instant::now()
-            .saturating_duration_since(self.origin)
-            .as_millis() as Millis
+        Instant::now().saturating_duration_since(self.origin).as_millis() as Millis
     }
 
     pub(crate) fn instant(self, at: Millis) -> Instant {
@@ -42,9 +38,7 @@ impl Clock {
 /// which is how `Duration::MAX` works without overflow anywhere else.
 pub(crate) fn span(duration: Duration) -> Option<Millis> {
     let millis = duration.as_nanos().div_ceil(1_000_000);
-    Millis::try_from(millis)
-        .ok()
-        .filter(|&millis| millis < LONGEST)
+    Millis::try_from(millis).ok().filter(|&millis| millis < LONGEST)
 }
 
 #[cfg(test)]

@@ -74,11 +74,7 @@ struct Inner {
 
 impl Closer {
     pub(super) fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            inner: Mutex::default(),
-            failures: AtomicU64::new(0),
-        }
+        Self { limit, inner: Mutex::default(), failures: AtomicU64::new(0) }
     }
 
     pub(super) fn limit(&self) -> Duration {
@@ -109,13 +105,7 @@ impl Closer {
                 return;
             };
             inner.workers += 1;
-            (
-                runtime,
-                Worker {
-                    closer: Arc::clone(self),
-                    retired: false,
-                },
-            )
+            (runtime, Worker { closer: Arc::clone(self), retired: false })
         };
         runtime.spawn(worker.run());
     }
@@ -125,11 +115,7 @@ impl Closer {
     }
 
     async fn tell(&self, farewell: Farewell) {
-        let Farewell {
-            session,
-            terminate,
-            permit,
-        } = farewell;
+        let Farewell { session, terminate, permit } = farewell;
         let name = session.fingerprint();
         let Some(call) = shielded("terminate", || terminate.terminate(session)) else {
             self.failures.fetch_add(1, Ordering::Relaxed);

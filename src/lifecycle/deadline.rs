@@ -33,11 +33,7 @@ impl Timeouts {
         };
         // In flight, the deadline is not known yet, but it cannot be before a request that ends now
         // would have it. A request that is turned away leaves an earlier one: its exit looks at once.
-        let idle_since = if word.in_flight() > 0 {
-            now
-        } else {
-            word.last_activity()
-        };
+        let idle_since = if word.in_flight() > 0 { now } else { word.last_activity() };
         let idle_end = idle_since.saturating_add(span);
         if now >= idle_end {
             return Verdict::Expire(reason);
@@ -69,11 +65,7 @@ mod tests {
     use super::*;
     use crate::lifecycle::activity::{Activity, Exit};
 
-    const ALL: Timeouts = Timeouts {
-        idle: Some(100),
-        unused: Some(10),
-        lifetime: Some(1_000),
-    };
+    const ALL: Timeouts = Timeouts { idle: Some(100), unused: Some(10), lifetime: Some(1_000) };
 
     fn used_at(last: Millis) -> Word {
         let activity = Activity::opening(0);
@@ -93,60 +85,29 @@ mod tests {
 
     #[test]
     fn a_session_expires_at_its_deadline_and_not_before() {
-        assert_eq!(
-            ALL.verdict(used_at(50), 0, 149),
-            Verdict::LookAgain(Some(150))
-        );
-        assert_eq!(
-            ALL.verdict(used_at(50), 0, 150),
-            Verdict::Expire(CloseReason::Idle)
-        );
+        assert_eq!(ALL.verdict(used_at(50), 0, 149), Verdict::LookAgain(Some(150)));
+        assert_eq!(ALL.verdict(used_at(50), 0, 150), Verdict::Expire(CloseReason::Idle));
     }
 
     #[test]
     fn an_unused_session_has_the_shorter_of_both_timeouts() {
-        assert_eq!(
-            ALL.verdict(unused_at(5), 0, 15),
-            Verdict::Expire(CloseReason::Unused)
-        );
-        let quick = Timeouts {
-            idle: Some(3),
-            ..ALL
-        };
-        assert_eq!(
-            quick.verdict(unused_at(5), 0, 8),
-            Verdict::Expire(CloseReason::Idle)
-        );
+        assert_eq!(ALL.verdict(unused_at(5), 0, 15), Verdict::Expire(CloseReason::Unused));
+        let quick = Timeouts { idle: Some(3), ..ALL };
+        assert_eq!(quick.verdict(unused_at(5), 0, 8), Verdict::Expire(CloseReason::Idle));
         let no_idle = Timeouts { idle: None, ..ALL };
-        assert_eq!(
-            no_idle.verdict(unused_at(5), 0, 15),
-            Verdict::Expire(CloseReason::Unused)
-        );
+        assert_eq!(no_idle.verdict(unused_at(5), 0, 15), Verdict::Expire(CloseReason::Unused));
     }
 
     #[test]
     fn work_in_flight_is_ended_by_the_lifetime_alone() {
-        assert_eq!(
-            ALL.verdict(in_flight(), 0, 999),
-            Verdict::LookAgain(Some(1_000))
-        );
-        assert_eq!(
-            ALL.verdict(in_flight(), 0, 1_000),
-            Verdict::Close(CloseReason::Lifetime)
-        );
+        assert_eq!(ALL.verdict(in_flight(), 0, 999), Verdict::LookAgain(Some(1_000)));
+        assert_eq!(ALL.verdict(in_flight(), 0, 1_000), Verdict::Close(CloseReason::Lifetime));
     }
 
     #[test]
     fn without_timeouts_nothing_is_ever_due() {
-        let none = Timeouts {
-            idle: None,
-            unused: None,
-            lifetime: None,
-        };
-        assert_eq!(
-            none.verdict(used_at(0), 0, u64::MAX),
-            Verdict::LookAgain(None)
-        );
+        let none = Timeouts { idle: None, unused: None, lifetime: None };
+        assert_eq!(none.verdict(used_at(0), 0, u64::MAX), Verdict::LookAgain(None));
         assert!(!none.reclaims_idle());
     }
 }

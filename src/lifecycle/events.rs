@@ -157,10 +157,7 @@ impl Events {
     }
 
     pub(crate) fn subscribe(&self) -> SessionEvents {
-        SessionEvents {
-            feed: BroadcastStream::new(self.feed.subscribe()),
-            missed: 0,
-        }
+        SessionEvents { feed: BroadcastStream::new(self.feed.subscribe()), missed: 0 }
     }
 
     pub(super) fn opened(&self) -> u64 {
@@ -188,13 +185,7 @@ impl Events {
 fn log(event: &SessionEvent) {
     match event {
         SessionEvent::Opened { session, .. } => tracing::debug!(%session, "session opened"),
-        SessionEvent::Closed {
-            session,
-            reason,
-            lifetime,
-            requests,
-            ..
-        } => {
+        SessionEvent::Closed { session, reason, lifetime, requests, .. } => {
             let lifetime_ms = lifetime.as_millis() as u64;
             tracing::debug!(%session, %reason, lifetime_ms, requests, "session closed");
         }
@@ -207,9 +198,7 @@ fn log(event: &SessionEvent) {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("hooks", &self.hooks.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Events").field("hooks", &self.hooks.len()).finish_non_exhaustive()
     }
 }
 
@@ -250,8 +239,6 @@ impl Stream for SessionEvents {
 
 impl fmt::Debug for SessionEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionEvents")
-            .field("missed", &self.missed)
-            .finish_non_exhaustive()
+        f.debug_struct("SessionEvents").field("missed", &self.missed).finish_non_exhaustive()
     }
 }

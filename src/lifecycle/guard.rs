@@ -14,11 +14,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// For a count that [`Activity::enter`](super::activity::Activity::enter) has already taken.
     pub(super) fn admitted(record: Arc<Record>, clock: Clock, exit: Exit) -> Self {
-        Self {
-            record,
-            clock,
-            exit,
-        }
+        Self { record, clock, exit }
     }
 
     pub(crate) fn record(&self) -> &Arc<Record> {
@@ -39,9 +35,7 @@ impl Drop for InFlight {
 
 impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("InFlight")
-            .field(&self.record.fingerprint())
-            .finish()
+        f.debug_tuple("InFlight").field(&self.record.fingerprint()).finish()
     }
 }
 
@@ -58,8 +52,6 @@ pub struct Hold {
 
 impl Hold {
     pub(super) fn new(in_flight: InFlight) -> Self {
-        Self {
-            _in_flight: in_flight,
-        }
+        Self { _in_flight: in_flight }
     }
 }

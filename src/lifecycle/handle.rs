@@ -50,11 +50,7 @@ impl std::error::Error for SessionClosed {}
 
 impl Session {
     pub(super) fn new(record: Arc<Record>, registry: Weak<Registry>, clock: Clock) -> Self {
-        Self {
-            record,
-            registry,
-            clock,
-        }
+        Self { record, registry, clock }
     }
 
     /// The id, as in `Mcp-Session-Id`. `None` only while `initialize` is being answered: the
@@ -123,10 +119,7 @@ impl Session {
     /// [`SessionClosed`] if there is nothing left to hold.
     pub fn hold(&self) -> Result<Hold, SessionClosed> {
         let registry = self.registry.upgrade().ok_or(SessionClosed)?;
-        registry
-            .hold(&self.record)
-            .map(Hold::new)
-            .map_err(|_| SessionClosed)
+        registry.hold(&self.record).map(Hold::new).map_err(|_| SessionClosed)
     }
 
     /// Resolves when the session has closed, for whatever reason; at once if it already has.
@@ -152,10 +145,7 @@ impl Session {
             session: self.fingerprint(),
             principal: self.principal().cloned(),
             client: self.client().cloned(),
-            age: self
-                .clock
-                .instant(self.clock.now())
-                .saturating_duration_since(self.opened_at()),
+            age: self.clock.instant(self.clock.now()).saturating_duration_since(self.opened_at()),
             idle_for: self.idle_for(),
             in_flight: self.record.word().in_flight(),
             streams: self.record.streams(),

@@ -38,7 +38,7 @@ pub(crate) use self::{
     record::Record,
     registry::{Limits, Registry},
     shield::shielded,
-    streams::{Cut, Lease, StreamSeat},
+    streams::{Lease, OpenStream, StreamSeat},
 };
 pub use self::{
     events::{CloseReason, SessionEvent, SessionEvents},

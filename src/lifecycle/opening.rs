@@ -46,11 +46,7 @@ impl Opening {
     ) -> Self {
         let record = Record::opening(registry.clock().now(), principal, client);
         record.cold().permit = Some(permit);
-        Self {
-            registry: Arc::clone(registry),
-            record: Arc::new(record),
-            completed: false,
-        }
+        Self { registry: Arc::clone(registry), record: Arc::new(record), completed: false }
     }
 
     /// The handle, without an id as yet.
@@ -86,18 +82,11 @@ impl Opening {
         registry.watch(record);
         self.completed = true;
         let phase = std::mem::replace(&mut self.record.cold().phase, Phase::Open);
-        if let Phase::Opening {
-            closed_early: Some(reason),
-        } = phase
-        {
+        if let Phase::Opening { closed_early: Some(reason) } = phase {
             self.registry.tear_down(&self.record, reason, true);
         }
         self.registry.close_if_shut_down(&self.record);
-        Ok(InFlight::admitted(
-            Arc::clone(&self.record),
-            self.registry.clock(),
-            exit,
-        ))
+        Ok(InFlight::admitted(Arc::clone(&self.record), self.registry.clock(), exit))
     }
 }
 

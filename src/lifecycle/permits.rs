@@ -70,11 +70,8 @@ impl Permits {
                 (used < self.max).then_some(used + 1)
             })
             .map_err(|_| Full::Table)?;
-        let mut permit = Permit {
-            permits: Arc::clone(self),
-            principal: None,
-            stage: Stage::Opening,
-        };
+        let mut permit =
+            Permit { permits: Arc::clone(self), principal: None, stage: Stage::Opening };
         self.stage(Stage::Opening).fetch_add(1, Ordering::AcqRel);
         if let (Some(max), Some(principal)) = (self.max_per_principal, principal) {
             // On refusal the permit drops and takes its global place back with it.
@@ -133,9 +130,7 @@ pub(crate) struct Permit {
 impl Permit {
     pub(crate) fn advance(&mut self, to: Stage) {
         self.permits.stage(to).fetch_add(1, Ordering::AcqRel);
-        self.permits
-            .stage(self.stage)
-            .fetch_sub(1, Ordering::AcqRel);
+        self.permits.stage(self.stage).fetch_sub(1, Ordering::AcqRel);
         self.stage = to;
     }
 }
@@ -145,9 +140,7 @@ impl Drop for Permit {
         if let Some(principal) = self.principal.take() {
             self.permits.delist(principal);
         }
-        self.permits
-            .stage(self.stage)
-            .fetch_sub(1, Ordering::AcqRel);
+        self.permits.stage(self.stage).fetch_sub(1, Ordering::AcqRel);
         self.permits.used.fetch_sub(1, Ordering::AcqRel);
         self.permits.released.notify_waiters();
     }
@@ -164,10 +157,7 @@ mod tests {
         let second = permits.acquire(None).unwrap();
         assert_eq!(permits.acquire(None).unwrap_err(), Full::Table);
         first.advance(Stage::Live);
-        assert_eq!(
-            (permits.count(Stage::Opening), permits.count(Stage::Live)),
-            (1, 1)
-        );
+        assert_eq!((permits.count(Stage::Opening), permits.count(Stage::Live)), (1, 1));
         drop((first, second));
         assert_eq!(permits.used(), 0);
         assert!([Stage::Opening, Stage::Live, Stage::Closing].map(|s| permits.count(s)) == [0; 3]);
@@ -181,10 +171,7 @@ mod tests {
         assert_eq!(permits.acquire(Some(&alice)).unwrap_err(), Full::Principal);
         assert_eq!(permits.used(), 1);
         let _bob = permits.acquire(Some(&bob)).unwrap();
-        let _anyone = (
-            permits.acquire(None).unwrap(),
-            permits.acquire(None).unwrap(),
-        );
+        let _anyone = (permits.acquire(None).unwrap(), permits.acquire(None).unwrap());
         drop(held);
         assert!(permits.acquire(Some(&alice)).is_ok());
         assert_eq!(permits.by_principal.len(), 1, "a count of zero is not kept");

@@ -78,10 +78,7 @@ async fn run(alive: Alive, registry: Weak<Registry>) {
     let mut floor = 0;
     loop {
         // Not held while asleep: the task must not keep the registry alive.
-        let Some(empty) = registry
-            .upgrade()
-            .map(|registry| registry.wheel().len() == 0)
-        else {
+        let Some(empty) = registry.upgrade().map(|registry| registry.wheel().len() == 0) else {
             return;
         };
         if empty {
@@ -105,10 +102,7 @@ async fn reap(registry: &Registry) {
         let Some(due) = registry.wheel().take_due(now) else {
             return;
         };
-        let mut due = Due {
-            registry,
-            entries: due,
-        };
+        let mut due = Due { registry, entries: due };
         while !due.entries.is_empty() {
             for _ in 0..BATCH {
                 let Some(watched) = due.entries.pop() else {
@@ -132,8 +126,11 @@ fn look(registry: &Registry, watched: Watched) {
             }
         }
         Watched::Stream(stream) => {
-            if let Some(stream) = stream.upgrade() {
-                stream.cut();
+            let Some(stream) = stream.upgrade() else {
+                return;
+            };
+            if let Some(at) = stream.look_at(registry.clock().now()) {
+                registry.arm(watched, at);
             }
         }
     }

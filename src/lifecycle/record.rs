@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,7 +24,7 @@ use super::{
     permits::Permit,
     principal::Principal,
     state::StateMap,
-    streams::{Cut, Stream},
+    streams::{Listed, OpenStream},
 };
 use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 
@@ -67,7 +67,7 @@ pub(super) struct Cold {
 #[derive(Default)]
 pub(super) struct Extras {
     pub(super) state: StateMap,
-    pub(super) streams: Slab<Stream>,
+    pub(super) streams: Slab<Listed>,
     pub(super) seats: usize,
     pub(super) closed: Option<Arc<Notify>>,
 }
@@ -111,14 +111,11 @@ impl Record {
     }
 
     pub(crate) fn is_issued_by_layer(&self) -> bool {
-        self.identity
-            .get()
-            .is_some_and(|identity| identity.issuer == Issuer::Layer)
+        self.identity.get().is_some_and(|identity| identity.issuer == Issuer::Layer)
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        self.id()
-            .map_or(Fingerprint::unnamed(), SessionId::fingerprint)
+        self.id().map_or(Fingerprint::unnamed(), SessionId::fingerprint)
     }
 
     pub(crate) fn principal(&self) -> Option<&Principal> {
@@ -152,21 +149,13 @@ impl Record {
 
     /// Streams open now.
     pub(crate) fn streams(&self) -> usize {
-        self.cold()
-            .extras()
-            .map_or(0, |extras| extras.streams.len())
+        self.cold().extras().map_or(0, |extras| extras.streams.len())
     }
 
-    pub(super) fn get_streams(&self) -> Vec<std::sync::Weak<dyn Cut>> {
+    pub(super) fn get_streams(&self) -> Vec<Weak<dyn OpenStream>> {
         let cold = self.cold();
-        let streams = cold
-            .extras()
-            .into_iter()
-            .flat_map(|extras| extras.streams.iter());
-        streams
-            .filter(|(_, stream)| stream.is_get)
-            .map(|(_, stream)| stream.cut.clone())
-            .collect()
+        let listed = cold.extras().into_iter().flat_map(|extras| extras.streams.iter());
+        listed.filter(|(_, one)| one.is_get).map(|(_, one)| one.stream.clone()).collect()
     }
 
     /// Resolves when the session has closed.

@@ -36,7 +36,7 @@ use super::{
     reaper::Reaper,
     record::{Extras, Phase, Record, Remains},
     shield::shielded,
-    streams::Cut,
+    streams::OpenStream,
     tombstones::Tombstones,
     wheel::Wheel,
 };
@@ -70,7 +70,7 @@ pub(super) enum Mode {
 #[derive(Clone)]
 pub(super) enum Watched {
     Session(Weak<Record>),
-    Stream(Weak<dyn Cut>),
+    Stream(Weak<dyn OpenStream>),
 }
 
 #[derive(Debug)]
@@ -128,10 +128,7 @@ impl Registry {
             map: DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS),
             clock: Clock::new(),
             timeouts,
-            permits: Arc::new(Permits::new(
-                limits.max_sessions,
-                limits.max_sessions_per_principal,
-            )),
+            permits: Arc::new(Permits::new(limits.max_sessions, limits.max_sessions_per_principal)),
             events: Events::new(hooks),
             closer: Arc::new(Closer::new(limits.close_timeout)),
             wheel: Mutex::new(Wheel::new(tick)),
@@ -176,17 +173,12 @@ impl Registry {
     }
 
     pub(crate) fn was_closed(&self, id: &SessionId) -> bool {
-        self.tombstones
-            .as_ref()
-            .is_some_and(|tombstones| tombstones.holds(id))
+        self.tombstones.as_ref().is_some_and(|tombstones| tombstones.holds(id))
     }
 
     /// Every session in the table. A copy: the map is not locked while the caller works.
     pub(crate) fn records(&self) -> Vec<Arc<Record>> {
-        self.map
-            .iter()
-            .map(|entry| Arc::clone(&entry.key().0))
-            .collect()
+        self.map.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
     }
 
     /// Visits every session with a shard locked: `visit` must not come back here.
@@ -216,11 +208,7 @@ impl Registry {
     /// Holds a session that is already at hand.
     pub(super) fn hold(&self, record: &Arc<Record>) -> Result<InFlight, Rejection> {
         match record.activity.enter(|word| self.is_expired(record, word)) {
-            Enter::Admitted => Ok(InFlight::admitted(
-                Arc::clone(record),
-                self.clock,
-                Exit::Touch,
-            )),
+            Enter::Admitted => Ok(InFlight::admitted(Arc::clone(record), self.clock, Exit::Touch)),
             Enter::Saturated => Err(Rejection::TooManyRequests),
             Enter::Closed => Err(Rejection::SessionNotFound),
             Enter::Expired(_) => {
@@ -235,9 +223,7 @@ impl Registry {
         if word.in_flight() > 0 && self.timeouts.lifetime.is_none() {
             return false;
         }
-        let verdict = self
-            .timeouts
-            .verdict(word, record.opened_at(), self.clock.now());
+        let verdict = self.timeouts.verdict(word, record.opened_at(), self.clock.now());
         !matches!(verdict, Verdict::LookAgain(_))
     }
 
@@ -305,8 +291,7 @@ impl Registry {
             cold.close()
         };
         let Some(id) = record.id() else { return };
-        self.map
-            .remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
+        self.map.remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
         }
@@ -324,11 +309,7 @@ impl Registry {
         });
         if let Some(terminate) = terminate.filter(|_| tell && !record.is_issued_by_layer()) {
             let session = self.handle(record);
-            self.closer.push(Farewell {
-                session,
-                terminate,
-                permit,
-            });
+            self.closer.push(Farewell { session, terminate, permit });
         }
     }
 
@@ -340,11 +321,7 @@ impl Registry {
         record.activity.close();
         drop(record.cold().close());
         let session = self.handle(&Arc::new(record));
-        self.closer.push(Farewell {
-            session,
-            terminate,
-            permit: None,
-        });
+        self.closer.push(Farewell { session, terminate, permit: None });
     }
 
     // --- opening (see `opening`) ---------------------------------------------------------------
@@ -378,12 +355,9 @@ impl Registry {
 
     // --- time ----------------------------------------------------------------------------------
 
-    /// Cuts the stream when it is this old.
-    pub(crate) fn cut_after(&self, stream: Weak<dyn Cut>, age: Millis) {
-        self.arm(
-            Watched::Stream(stream),
-            self.clock.now().saturating_add(age),
-        );
+    /// Has the reaper look at the stream then.
+    pub(crate) fn watch_stream(&self, stream: Weak<dyn OpenStream>, at: Millis) {
+        self.arm(Watched::Stream(stream), at);
         self.reaper.ensure(&self.me);
     }
 
@@ -431,16 +405,9 @@ impl Remains {
     /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
     pub(super) fn release(self) -> (Option<super::permits::Permit>, Option<Arc<dyn Terminate>>) {
         if let Some(extras) = self.extras {
-            let Extras {
-                state,
-                streams,
-                closed,
-                ..
-            } = *extras;
-            for (_, stream) in streams {
-                if let Some(stream) = stream.cut.upgrade() {
-                    stream.cut();
-                }
+            let Extras { state, streams, closed, .. } = *extras;
+            for stream in streams.into_iter().filter_map(|(_, one)| one.stream.upgrade()) {
+                stream.cut();
             }
             shielded("session state", || drop(state));
             if let Some(closed) = closed {

@@ -25,10 +25,7 @@ impl Registry {
         self.set_mode(Mode::Draining);
         for record in self.records() {
             let streams = record.get_streams();
-            streams
-                .iter()
-                .filter_map(|stream| stream.upgrade())
-                .for_each(|stream| stream.cut());
+            streams.iter().filter_map(|stream| stream.upgrade()).for_each(|stream| stream.cut());
         }
         // A timeout here is the grace running out, which is as good an end.
         let _ = timeout(grace, async {
@@ -55,10 +52,7 @@ impl Registry {
         matches: impl Fn(&Record) -> bool,
     ) -> usize {
         let records = self.records();
-        records
-            .iter()
-            .filter(|record| matches(record) && self.close(record, reason))
-            .count()
+        records.iter().filter(|record| matches(record) && self.close(record, reason)).count()
     }
 
     /// Counts over the whole layer.
@@ -86,9 +80,7 @@ impl Registry {
     }
 
     fn is_busy(&self) -> bool {
-        self.records()
-            .iter()
-            .any(|record| record.word().in_flight() > 0)
+        self.records().iter().any(|record| record.word().in_flight() > 0)
             || self.permits().count(Stage::Opening) > 0
     }
 

@@ -27,13 +27,7 @@ impl<'a> State<'a> {
 
     /// The value of type `T`, if the session has one.
     pub fn get<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        let value = self
-            .record
-            .cold()
-            .extras()?
-            .state
-            .get(&TypeId::of::<T>())
-            .cloned()?;
+        let value = self.record.cold().extras()?.state.get(&TypeId::of::<T>()).cloned()?;
         value.downcast().ok()
     }
 
@@ -66,20 +60,13 @@ impl<'a> State<'a> {
 
     /// Takes the value of type `T` out of the session.
     pub fn remove<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        let value = self
-            .record
-            .cold()
-            .extras_mut()?
-            .state
-            .remove(&TypeId::of::<T>())?;
+        let value = self.record.cold().extras_mut()?.state.remove(&TypeId::of::<T>())?;
         value.downcast().ok()
     }
 }
 
 impl fmt::Debug for State<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
-            .field("session", &self.record.fingerprint())
-            .finish_non_exhaustive()
+        f.debug_struct("State").field("session", &self.record.fingerprint()).finish_non_exhaustive()
     }
 }

@@ -2,20 +2,21 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{guard::InFlight, record::Record};
+use super::{clock::Millis, guard::InFlight, record::Record};
 
-/// A streaming response whose body the session can take away.
-///
-/// Implemented by the middleware's slot. `cut` drops the body and lets the client see a clean end,
-/// also when the transport is not asking for more.
-pub(crate) trait Cut: Send + Sync {
+/// A streaming response whose body the session can take away. The middleware's slot is one.
+pub(crate) trait OpenStream: Send + Sync {
+    /// Drops the body, and lets the client see a clean end, also when the transport is not asking
+    /// for more.
     fn cut(&self);
+
+    /// Does what is due, and says when to look again.
+    fn look_at(&self, now: Millis) -> Option<Millis>;
 }
 
-/// One of the session's streams.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) cut: Weak<dyn Cut>,
+/// A stream in its session's list.
+pub(super) struct Listed {
+    pub(super) stream: Weak<dyn OpenStream>,
     /// Whether a GET opened it: those are ended first on shutdown.
     pub(super) is_get: bool,
 }
@@ -35,9 +36,7 @@ impl StreamSeat {
             return None;
         }
         extras.seats += 1;
-        Some(Self {
-            record: Arc::clone(record),
-        })
+        Some(Self { record: Arc::clone(record) })
     }
 }
 
@@ -62,22 +61,13 @@ impl Lease {
     /// Lists the stream with its session. `None` if the session has closed: nobody would cut it.
     pub(crate) fn list(
         record: &Arc<Record>,
-        cut: Weak<dyn Cut>,
+        stream: Weak<dyn OpenStream>,
         in_flight: Option<InFlight>,
         seat: Option<StreamSeat>,
     ) -> Option<Self> {
         let is_get = seat.is_some();
-        let key = record
-            .cold()
-            .extras_mut()?
-            .streams
-            .insert(Stream { cut, is_get });
-        Some(Self {
-            record: Arc::clone(record),
-            key,
-            _in_flight: in_flight,
-            _seat: seat,
-        })
+        let key = record.cold().extras_mut()?.streams.insert(Listed { stream, is_get });
+        Some(Self { record: Arc::clone(record), key, _in_flight: in_flight, _seat: seat })
     }
 }
 

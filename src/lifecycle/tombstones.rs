@@ -38,11 +38,7 @@ impl Tombstones {
     }
 
     pub(crate) fn holds(&self, id: &SessionId) -> bool {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ids
-            .contains(id)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).ids.contains(id)
     }
 }
 

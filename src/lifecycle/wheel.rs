@@ -28,12 +28,7 @@ pub(crate) struct Wheel<T> {
 impl<T> Wheel<T> {
     pub(crate) fn new(tick: Millis) -> Self {
         debug_assert!(tick > 0);
-        Self {
-            slots: (0..SLOTS).map(|_| Vec::new()).collect(),
-            tick,
-            cursor: 0,
-            len: 0,
-        }
+        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick, cursor: 0, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -46,9 +41,7 @@ impl<T> Wheel<T> {
             // Nobody turned the wheel while it was empty.
             self.cursor = self.cursor.max(now / self.tick);
         }
-        let tick = at
-            .div_ceil(self.tick)
-            .clamp(self.cursor + 1, self.cursor + SLOTS - 1);
+        let tick = at.div_ceil(self.tick).clamp(self.cursor + 1, self.cursor + SLOTS - 1);
         self.slot(tick).push(entry);
         self.len += 1;
     }
@@ -92,9 +85,7 @@ mod tests {
     use super::*;
 
     fn due(wheel: &mut Wheel<u64>, now: Millis) -> Vec<u64> {
-        std::iter::from_fn(|| wheel.take_due(now))
-            .flatten()
-            .collect()
+        std::iter::from_fn(|| wheel.take_due(now)).flatten().collect()
     }
 
     #[test]
@@ -103,10 +94,7 @@ mod tests {
             let mut wheel = Wheel::new(10);
             wheel.arm(at, at, 0);
             let taken = (0..).find(|&now| !due(&mut wheel, now).is_empty()).unwrap();
-            assert!(
-                (at..at + 10).contains(&taken),
-                "armed for {at}, taken at {taken}"
-            );
+            assert!((at..at + 10).contains(&taken), "armed for {at}, taken at {taken}");
             assert_eq!(wheel.len(), 0);
         }
     }
@@ -115,7 +103,7 @@ mod tests {
     fn a_far_deadline_is_taken_early_to_be_armed_again_and_never_late() {
         let mut wheel = Wheel::new(1);
         wheel.arm(5_000, 5_000, 0);
-        assert_eq!(due(&mut wheel, 1_022), []);
+        assert_eq!(due(&mut wheel, 1_022), Vec::<u64>::new());
         assert_eq!(due(&mut wheel, 1_023), [5_000]);
     }
 
@@ -128,14 +116,14 @@ mod tests {
         let mut taken = due(&mut wheel, 30 * 24 * 3_600_000);
         taken.sort_unstable();
         assert_eq!(taken, [5, 500, 10_000, 1_000_000]);
-        assert_eq!(due(&mut wheel, 31 * 24 * 3_600_000), []);
+        assert_eq!(due(&mut wheel, 31 * 24 * 3_600_000), Vec::<u64>::new());
     }
 
     #[test]
     fn a_wheel_that_stood_still_while_empty_arms_from_now() {
         let mut wheel = Wheel::new(10);
         wheel.arm(1, 1_000_050, 1_000_000);
-        assert_eq!(due(&mut wheel, 1_000_049), []);
+        assert_eq!(due(&mut wheel, 1_000_049), Vec::<u64>::new());
         assert_eq!(due(&mut wheel, 1_000_050), [1]);
     }
 

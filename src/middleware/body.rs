@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -33,7 +33,7 @@ pin_project! {
     enum Kind<B> {
         // Known size, or none of our business.
         Inline { #[pin] body: B, in_flight: Option<InFlight> },
-        Owned { slot: Arc<Slot<B>>, #[pin] heartbeat: Option<Heartbeat> },
+        Owned { slot: Arc<Slot<B>> },
         // An answer of our own.
         Fixed { body: Full<Bytes> },
     }
@@ -41,21 +41,12 @@ pin_project! {
 
 impl<B> SessionBody<B> {
     pub(super) fn fixed(body: Bytes) -> Self {
-        Self {
-            kind: Kind::Fixed {
-                body: Full::new(body),
-            },
-        }
+        Self { kind: Kind::Fixed { body: Full::new(body) } }
     }
 
     /// Not watched.
     pub(super) fn plain(body: B) -> Self {
-        Self {
-            kind: Kind::Inline {
-                body,
-                in_flight: None,
-            },
-        }
+        Self { kind: Kind::Inline { body, in_flight: None } }
     }
 }
 
@@ -76,28 +67,25 @@ where
         return Some(Response::from_parts(parts, SessionBody::plain(body)));
     }
     if body.size_hint().exact().is_some() {
-        let kind = Kind::Inline {
-            body,
-            in_flight: Some(in_flight),
-        };
+        let kind = Kind::Inline { body, in_flight: Some(in_flight) };
         return Some(Response::from_parts(parts, SessionBody { kind }));
     }
     let record = Arc::clone(in_flight.record());
     let is_get = seat.is_some();
     let holds = !is_get || shared.options.streams_hold;
     let in_flight = Some(in_flight).filter(|_| holds);
-    let slot = Slot::open(body, |cut| {
-        if let Some(age) = shared.stream_lifetime.filter(|_| is_get) {
-            shared.registry.cut_after(cut.clone(), age);
-        }
-        Lease::list(&record, cut, in_flight, seat)
-    })?;
-    let clock = shared.registry.clock();
-    let heartbeat = shared
-        .heartbeat
-        .and_then(|every| Heartbeat::of(&parts.headers, every, clock));
-    let kind = Kind::Owned { slot, heartbeat };
-    Some(Response::from_parts(parts, SessionBody { kind }))
+    let (registry, clock) = (&shared.registry, shared.registry.clock());
+    let now = clock.now();
+    let lifetime = shared.stream_lifetime.filter(|_| is_get);
+    let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime));
+    let heartbeat = shared.heartbeat.and_then(|every| Heartbeat::of(&parts.headers, every, now));
+    let list = |stream| Lease::list(&record, stream, in_flight, seat);
+    let slot = Slot::open(body, clock, ends_at, heartbeat, list)?;
+    if let Some(at) = slot.first_look() {
+        let stream: Weak<Slot<B>> = Arc::downgrade(&slot);
+        registry.watch_stream(stream, at);
+    }
+    Some(Response::from_parts(parts, SessionBody { kind: Kind::Owned { slot } }))
 }
 
 impl<B> Body for SessionBody<B>
@@ -112,10 +100,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
-            KindProj::Inline {
-                mut body,
-                in_flight,
-            } => {
+            KindProj::Inline { mut body, in_flight } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
                 // The consumer may stop asking after the last frame of a known size.
                 if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
@@ -123,27 +108,10 @@ where
                 }
                 Poll::Ready(frame)
             }
-            KindProj::Owned { slot, heartbeat } => {
-                let polled = slot.poll_frame(cx);
-                let Some(mut heartbeat) = heartbeat.as_pin_mut() else {
-                    return polled;
-                };
-                match &polled {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Some(data) = frame.data_ref() {
-                            heartbeat.as_mut().hear(data);
-                        }
-                        polled
-                    }
-                    Poll::Ready(_) => polled,
-                    Poll::Pending => heartbeat
-                        .poll_beat(cx)
-                        .map(|beat| Some(Ok(Frame::data(beat)))),
-                }
+            KindProj::Owned { slot } => slot.poll_frame(cx),
+            KindProj::Fixed { body } => {
+                Pin::new(body).poll_frame(cx).map_err(|never| match never {})
             }
-            KindProj::Fixed { body } => Pin::new(body)
-                .poll_frame(cx)
-                .map_err(|never| match never {}),
         }
     }
 

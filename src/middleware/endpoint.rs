@@ -38,11 +38,7 @@ where
     S::Future: Send,
 {
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>> {
-        let service = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
             let response = service.oneshot(request).await;
             response.ok().map(|response| response.status())
@@ -61,11 +57,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn of<T>(request: &Request<T>, origin: Arc<dyn Calls>) -> Self {
         let host = request.headers().get(HOST).cloned();
-        Self {
-            origin,
-            uri: request.uri().clone(),
-            host,
-        }
+        Self { origin, uri: request.uri().clone(), host }
     }
 
     pub(super) fn endpoint(self, hook: Option<TerminateHook>) -> Arc<dyn Terminate> {

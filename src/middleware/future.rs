@@ -40,49 +40,29 @@ pin_project! {
 impl<F, B, E> ResponseFuture<F, B, E> {
     /// Our own answer.
     pub(super) fn answered(response: Response<SessionBody<B>>) -> Self {
-        Self {
-            state: State::Answered {
-                response: Some(response),
-            },
-        }
+        Self { state: State::Answered { response: Some(response) } }
     }
 
     /// None of our business.
     pub(super) fn passing(inner: F) -> Self {
-        Self {
-            state: State::Passing { inner },
-        }
+        Self { state: State::Passing { inner } }
     }
 
     /// Of no session, unless the answer carries one.
     pub(super) fn watched(inner: F, watch: Watch) -> Self {
-        Self {
-            state: State::Watched {
-                inner,
-                watch: Some(watch),
-            },
-        }
+        Self { state: State::Watched { inner, watch: Some(watch) } }
     }
 
     /// Of a live session.
     pub(super) fn tracked(inner: F, track: Track) -> Self {
-        Self {
-            state: State::Tracked {
-                inner,
-                track: Some(track),
-            },
-        }
+        Self { state: State::Tracked { inner, track: Some(track) } }
     }
 
     /// May open a session.
     pub(super) fn opening(
         inner: impl Future<Output = Result<Response<SessionBody<B>>, E>> + Send + 'static,
     ) -> Self {
-        Self {
-            state: State::Opening {
-                inner: Box::pin(inner),
-            },
-        }
+        Self { state: State::Opening { inner: Box::pin(inner) } }
     }
 }
 
@@ -96,9 +76,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Opening { inner } => inner.as_mut().poll(cx),
-            StateProj::Passing { inner } => inner
-                .poll(cx)
-                .map_ok(|response| response.map(SessionBody::plain)),
+            StateProj::Passing { inner } => {
+                inner.poll(cx).map_ok(|response| response.map(SessionBody::plain))
+            }
             StateProj::Tracked { inner, track } => {
                 let response = ready!(inner.poll(cx));
                 finish(response, track.take(), Track::finish)

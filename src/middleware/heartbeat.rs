@@ -3,80 +3,57 @@
 //! WHATWG HTML, section 9.2: a line that starts with a colon is ignored. It may stand between
 //! events only: inside one, the blank line after it would dispatch half an event.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-
 use bytes::Bytes;
 use http::{
     HeaderMap,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
-use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep_until};
 
-use crate::lifecycle::{Clock, Millis};
+use crate::lifecycle::Millis;
 
 /// A comment and the blank line after it.
-const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+pub(super) const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
-pin_project! {
-    /// The heart of one stream.
-    pub(super) struct Heartbeat {
-        #[pin]
-        timer: Sleep,
-        clock: Clock,
-        every: Millis,
-        // When the stream last said something. The timer is left alone until it fires.
-        heard: Millis,
-        boundary: Boundary,
-    }
+/// The heart of one stream. It has no timer: the reaper looks at it when it may have to beat.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    every: Millis,
+    /// When the stream last said something.
+    heard: Millis,
+    /// A comment is to be written when the body is asked next and has nothing to say.
+    due: bool,
+    boundary: Boundary,
 }
 
 impl Heartbeat {
     /// `None` where a comment would not be one: other types, and encoded bytes.
-    pub(super) fn of(headers: &HeaderMap, every: Millis, clock: Clock) -> Option<Self> {
-        if !is_event_stream(headers) || headers.contains_key(CONTENT_ENCODING) {
-            return None;
-        }
-        let heard = clock.now();
-        let timer = sleep_until(clock.instant(heard + every));
-        Some(Self {
-            timer,
-            clock,
-            every,
-            heard,
-            boundary: Boundary::default(),
-        })
+    pub(super) fn of(headers: &HeaderMap, every: Millis, now: Millis) -> Option<Self> {
+        let fits = is_event_stream(headers) && !headers.contains_key(CONTENT_ENCODING);
+        fits.then(|| Self { every, heard: now, due: false, boundary: Boundary::default() })
     }
 
-    pub(super) fn hear(self: Pin<&mut Self>, data: &[u8]) {
-        let this = self.project();
-        *this.heard = this.clock.now();
-        this.boundary.read(data);
+    pub(super) fn hear(&mut self, data: &[u8], now: Millis) {
+        self.heard = now;
+        self.due = false;
+        self.boundary.read(data);
     }
 
-    /// Ready with a comment when one is due.
-    pub(super) fn poll_beat(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Bytes> {
-        let mut this = self.project();
-        loop {
-            ready!(this.timer.as_mut().poll(cx));
-            let due = *this.heard + *this.every;
-            let now = this.clock.now();
-            if now < due {
-                this.timer.as_mut().reset(this.clock.instant(due));
-                continue;
-            }
-            *this.heard = now;
-            this.timer
-                .as_mut()
-                .reset(this.clock.instant(now + *this.every));
-            if this.boundary.is_between_events() {
-                return Poll::Ready(COMMENT);
-            }
+    /// True if somebody must ask the body, for there is a comment to write.
+    pub(super) fn look_at(&mut self, now: Millis) -> bool {
+        self.due |= now >= self.next() && self.boundary.is_between_events();
+        if now >= self.next() {
+            self.heard = now;
         }
+        self.due
+    }
+
+    /// When it may be due next.
+    pub(super) fn next(&self) -> Millis {
+        self.heard.saturating_add(self.every)
+    }
+
+    pub(super) fn take_beat(&mut self) -> Option<Bytes> {
+        std::mem::take(&mut self.due).then_some(COMMENT)
     }
 }
 
@@ -120,10 +97,7 @@ impl Boundary {
         let tail = match data.len().checked_sub(4) {
             Some(0) | None => data,
             Some(start) => {
-                *self = Self {
-                    line: Line::Inside,
-                    after_cr: data[start - 1] == b'\r',
-                };
+                *self = Self { line: Line::Inside, after_cr: data[start - 1] == b'\r' };
                 &data[start..]
             }
         };
@@ -168,10 +142,7 @@ mod tests {
                 assert!(!found || between_events(&stream), "{stream:?} cut at {cut}");
                 // A frame that begins with the LF of a CRLF may hide a boundary, never invent one.
                 let plain = !stream.contains('\r');
-                assert!(
-                    !plain || found == between_events(&stream),
-                    "{stream:?} cut at {cut}"
-                );
+                assert!(!plain || found == between_events(&stream), "{stream:?} cut at {cut}");
             }
         }
     }

@@ -57,10 +57,7 @@ impl Default for McpSessionLayer {
 impl McpSessionLayer {
     /// A layer with the defaults that each setter names.
     pub fn new() -> Self {
-        Self {
-            options: Options::default(),
-            shared: Arc::default(),
-        }
+        Self { options: Options::default(), shared: Arc::default() }
     }
 
     /// Closes a session after this long with nothing in flight. Default: 30 minutes, longer than a
@@ -280,8 +277,7 @@ impl McpSessionLayer {
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        self.shared
-            .get_or_init(|| Arc::new(Shared::new(self.options.clone())))
+        self.shared.get_or_init(|| Arc::new(Shared::new(self.options.clone())))
     }
 
     /// A changed layer is another layer: it does not share with clones made before.
@@ -297,17 +293,11 @@ impl McpSessionLayer {
 }
 
 fn non_zero(name: &str, duration: Duration) {
-    assert!(
-        !duration.is_zero(),
-        "McpSessionLayer: {name} must not be zero"
-    );
+    assert!(!duration.is_zero(), "McpSessionLayer: {name} must not be zero");
 }
 
 fn non_zero_count(name: &str, count: usize) -> usize {
-    assert!(
-        NonZeroUsize::new(count).is_some(),
-        "McpSessionLayer: {name} must not be zero"
-    );
+    assert!(NonZeroUsize::new(count).is_some(), "McpSessionLayer: {name} must not be zero");
     count
 }
 
@@ -321,8 +311,6 @@ impl<S: Clone> Layer<S> for McpSessionLayer {
 
 impl fmt::Debug for McpSessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpSessionLayer")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("McpSessionLayer").field("options", &self.options).finish_non_exhaustive()
     }
 }

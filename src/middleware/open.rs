@@ -64,8 +64,7 @@ where
     /// A request with an id that only the server behind may know.
     pub(super) async fn restore(self, request: Request<Body>, id: SessionId) -> Answer<S, B> {
         let is_get = request.method() == http::Method::GET;
-        self.launch(request, None, Kind::Restore { id, is_get })
-            .await
+        self.launch(request, None, Kind::Restore { id, is_get }).await
     }
 
     async fn initialize(self, request: Request<Body>, client: Box<ClientInfo>) -> Answer<S, B> {
@@ -78,11 +77,7 @@ where
         client: Option<Box<ClientInfo>>,
         kind: Kind,
     ) -> Answer<S, B> {
-        let Self {
-            shared,
-            origin,
-            service,
-        } = self;
+        let Self { shared, origin, service } = self;
         let (principal, mut request) = shared.identify(request);
         if let Err(rejection) = shared.may_open(principal.as_ref()) {
             return Ok(shared.reject(rejection));
@@ -93,12 +88,7 @@ where
         };
         request.extensions_mut().insert(opening.session());
         let site = Site::of(&request, origin);
-        let birth = Birth {
-            shared: Arc::clone(&shared),
-            opening,
-            site,
-            kind,
-        };
+        let birth = Birth { shared: Arc::clone(&shared), opening, site, kind };
         let (reply, answer) = oneshot::channel();
         let task = tokio::spawn(attend(birth, service, request, reply).in_current_span());
         match answer.await {
@@ -151,14 +141,8 @@ struct Delivery<B> {
 
 impl<B> Delivery<B> {
     fn new(shared: &Arc<Shared>, settled: Settled<B>) -> Self {
-        let undo = Undo {
-            shared: Arc::clone(shared),
-            record: settled.opened,
-        };
-        Self {
-            response: settled.response,
-            undo,
-        }
+        let undo = Undo { shared: Arc::clone(shared), record: settled.opened };
+        Self { response: settled.response, undo }
     }
 
     fn accept(mut self) -> Response<SessionBody<B>> {
@@ -198,25 +182,14 @@ impl Watch {
     {
         let (principal, request) = shared.identify(request);
         let site = Site::of(&request, Arc::clone(origin) as Arc<dyn Calls>);
-        (
-            Self {
-                shared: Arc::clone(shared),
-                site,
-                principal,
-            },
-            request,
-        )
+        (Self { shared: Arc::clone(shared), site, principal }, request)
     }
 
     pub(super) fn finish<B>(self, response: Response<B>) -> Response<SessionBody<B>>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self {
-            shared,
-            site,
-            principal,
-        } = self;
+        let Self { shared, site, principal } = self;
         let has_id = response.headers().contains_key(SESSION_ID_HEADER);
         if !has_id || !response.status().is_success() {
             return response.map(SessionBody::plain);

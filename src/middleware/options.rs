@@ -96,18 +96,14 @@ impl Options {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        let Timeouts {
-            idle,
-            unused,
-            lifetime,
-        } = self.timeouts();
-        let stream = self.stream_lifetime.and_then(span);
+        let Timeouts { idle, unused, lifetime } = self.timeouts();
+        let [stream, beat] = [self.stream_lifetime, self.heartbeat].map(|d| d.and_then(span));
         Limits {
             max_sessions: self.max_sessions,
             max_sessions_per_principal: self.max_sessions_per_principal,
             when_full: self.when_full,
             close_timeout: self.close_timeout,
-            shortest: [idle, unused, lifetime, stream].into_iter().flatten().min(),
+            shortest: [idle, unused, lifetime, stream, beat].into_iter().flatten().min(),
             remember_closed: self.unknown_ids == UnknownIds::Forward,
         }
     }
@@ -131,10 +127,7 @@ impl fmt::Debug for Options {
             .field("unused_timeout", &self.unused_timeout)
             .field("max_lifetime", &self.max_lifetime)
             .field("max_sessions", &self.max_sessions)
-            .field(
-                "max_sessions_per_principal",
-                &self.max_sessions_per_principal,
-            )
+            .field("max_sessions_per_principal", &self.max_sessions_per_principal)
             .field("when_full", &self.when_full)
             .field("paths", &self.paths)
             .finish_non_exhaustive()

@@ -32,15 +32,8 @@ pub(super) async fn sniff(mut body: Body) -> Sniffed {
     let mut head = Head::default();
     let hopeless = body.size_hint().lower() > LIMIT as u64;
     let whole = !hopeless && matches!(timeout(PATIENCE, head.read(&mut body)).await, Ok(true));
-    let message = if whole {
-        classify(&head.data)
-    } else {
-        Message::Foreign
-    };
-    Sniffed {
-        message,
-        body: Body::new(Replay { head, rest: body }),
-    }
+    let message = if whole { classify(&head.data) } else { Message::Foreign };
+    Sniffed { message, body: Body::new(Replay { head, rest: body }) }
 }
 
 /// What was read. Joined, not kept frame by frame: a sender of single bytes must not cost more
@@ -79,10 +72,7 @@ impl Head {
 
     fn take(&mut self) -> Option<Bytes> {
         let joined = self.data.split().freeze();
-        self.single
-            .take()
-            .or(Some(joined))
-            .filter(|data| !data.is_empty())
+        self.single.take().or(Some(joined)).filter(|data| !data.is_empty())
     }
 
     fn is_spent(&self) -> bool {
@@ -149,10 +139,7 @@ mod tests {
         for cut in 0..=INITIALIZE.len() {
             let (one, two) = INITIALIZE.split_at(cut);
             let sniffed = sniff(body(vec![data(one), data(""), data(two)])).await;
-            assert!(
-                matches!(sniffed.message, Message::Initialize(_)),
-                "cut at {cut}"
-            );
+            assert!(matches!(sniffed.message, Message::Initialize(_)), "cut at {cut}");
             let whole = sniffed.body.collect().await.unwrap().to_bytes();
             assert_eq!(whole, INITIALIZE.as_bytes());
         }
@@ -183,10 +170,7 @@ mod tests {
         }
         let sized = sniff(Body::from(format!("{INITIALIZE}{padding}"))).await;
         assert_eq!(sized.message, Message::Foreign);
-        assert_eq!(
-            sized.body.size_hint().exact(),
-            Some((INITIALIZE.len() + LIMIT) as u64)
-        );
+        assert_eq!(sized.body.size_hint().exact(), Some((INITIALIZE.len() + LIMIT) as u64));
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,10 +185,7 @@ mod tests {
         for _ in 0..3 {
             sender.send("}").await.unwrap();
         }
-        drop(std::mem::replace(
-            &mut sender,
-            tokio::sync::mpsc::channel(1).0,
-        ));
+        drop(std::mem::replace(&mut sender, tokio::sync::mpsc::channel(1).0));
         assert_eq!(rest.await.unwrap().unwrap().to_bytes(), "{}}}");
     }
 

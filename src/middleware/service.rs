@@ -45,11 +45,7 @@ pub struct McpSessionService<S> {
 impl<S: Clone> McpSessionService<S> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         let origin = Arc::new(Origin::new(inner.clone()));
-        Self {
-            inner,
-            origin,
-            shared,
-        }
+        Self { inner, origin, shared }
     }
 
     /// The service inside.
@@ -157,9 +153,7 @@ where
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() == Method::DELETE && in_flight.record().is_issued_by_layer() {
             // The server behind knows of no session, so there is nobody to ask.
-            self.shared
-                .registry
-                .close(in_flight.record(), CloseReason::Client);
+            self.shared.registry.close(in_flight.record(), CloseReason::Client);
             let mut response = Response::new(SessionBody::fixed(Bytes::new()));
             *response.status_mut() = StatusCode::NO_CONTENT;
             return ResponseFuture::answered(response);
@@ -220,8 +214,6 @@ impl<S: Clone> Clone for McpSessionService<S> {
 
 impl<S> fmt::Debug for McpSessionService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpSessionService")
-            .field("shared", &self.shared)
-            .finish_non_exhaustive()
+        f.debug_struct("McpSessionService").field("shared", &self.shared).finish_non_exhaustive()
     }
 }

@@ -43,10 +43,7 @@ pub(super) struct Settled<B> {
 
 impl<B> Settled<B> {
     pub(super) fn nothing(response: Response<SessionBody<B>>) -> Self {
-        Self {
-            response,
-            opened: None,
-        }
+        Self { response, opened: None }
     }
 }
 
@@ -68,12 +65,7 @@ impl Birth {
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self {
-            shared,
-            opening,
-            site,
-            ..
-        } = self;
+        let Self { shared, opening, site, .. } = self;
         let endpoint = site.endpoint(shared.options.terminate.clone());
         let issued = match SessionId::read(response.headers()) {
             Ok(issued) => issued.map(SessionId::new),
@@ -93,9 +85,7 @@ impl Birth {
         let opened = id.and_then(|id| {
             let header = id.to_header().ok_or(Rejection::UnusableId)?;
             let opened = opening.complete(id, issuer, endpoint, Exit::Stamp);
-            opened
-                .map(|in_flight| (in_flight, header))
-                .map_err(|_| Rejection::UnusableId)
+            opened.map(|in_flight| (in_flight, header)).map_err(|_| Rejection::UnusableId)
         });
         match opened {
             Ok((in_flight, header)) => {
@@ -112,12 +102,7 @@ impl Birth {
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self {
-            shared,
-            opening,
-            site,
-            kind,
-        } = self;
+        let Self { shared, opening, site, kind } = self;
         let Kind::Restore { id, is_get } = kind else {
             return Settled::nothing(response.map(SessionBody::plain));
         };
@@ -182,9 +167,8 @@ where
         // The id of a live session, given to somebody who did not send it.
         return shared.reject(Rejection::UnusableId);
     }
-    let opening = shared
-        .may_open(principal.as_ref())
-        .and_then(|()| shared.registry.begin_now(principal));
+    let opening =
+        shared.may_open(principal.as_ref()).and_then(|()| shared.registry.begin_now(principal));
     match opening {
         Ok(opening) => match opening.complete(id, Issuer::Inner, endpoint, Exit::Stamp) {
             Ok(in_flight) => hand_over(shared, response, in_flight, None).response,

@@ -4,10 +4,11 @@
 //!
 //! * While a socket is full, hyper does not poll. A flag looked at in `poll_frame` would leave the
 //!   body of a client that stopped reading, and all it holds, alive for as long as that client
-//!   likes. So the body lives here, shared by the response and the session, and [`Cut::cut`] drops
+//!   likes. So the body lives here, shared by the response and the session, and [`OpenStream::cut`] drops
 //!   it from outside.
 //! * The lock is never held while the body is polled or dropped: it is taken out for that. A body
 //!   may close its own session.
+//! * Time is the reaper's: it looks at the slot when its stream may be too old or too silent.
 //! * Whoever finds the body takes it; whoever comes second finds it [`State::Ended`]. The lease goes
 //!   with the body, so it is given back once.
 
@@ -21,15 +22,20 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::lifecycle::{Cut, Lease, shielded};
+use super::heartbeat::Heartbeat;
+use crate::lifecycle::{Clock, Lease, Millis, OpenStream, shielded};
 
 pub(super) struct Slot<B> {
+    clock: Clock,
+    /// When the stream is cut for its age.
+    ends_at: Option<Millis>,
     inner: Mutex<Inner<B>>,
 }
 
 struct Inner<B> {
     state: State<B>,
     lease: Option<Lease>,
+    heartbeat: Option<Heartbeat>,
     waker: Option<Waker>,
 }
 
@@ -47,16 +53,13 @@ where
     /// Puts `body` where `list` can register it. `None` if `list` refuses: the session is closed.
     pub(super) fn open(
         body: B,
-        list: impl FnOnce(Weak<dyn Cut>) -> Option<Lease>,
+        clock: Clock,
+        ends_at: Option<Millis>,
+        heartbeat: Option<Heartbeat>,
+        list: impl FnOnce(Weak<dyn OpenStream>) -> Option<Lease>,
     ) -> Option<Arc<Self>> {
-        let inner = Inner {
-            state: State::Here(body),
-            lease: None,
-            waker: None,
-        };
-        let slot = Arc::new(Self {
-            inner: Mutex::new(inner),
-        });
+        let inner = Inner { state: State::Here(body), lease: None, heartbeat, waker: None };
+        let slot = Arc::new(Self { clock, ends_at, inner: Mutex::new(inner) });
         let weak: Weak<Self> = Arc::downgrade(&slot);
         let lease = list(weak)?;
         let unwanted = {
@@ -92,13 +95,42 @@ where
             return polled;
         }
         match self.put_back(body) {
-            None => polled,
+            Ok(()) => self.heed(polled),
             // Cut while it was away: whatever it just said, the session is closed.
-            Some(body) => {
+            Err(body) => {
                 shielded("response body", || drop(body));
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// Keeps the heartbeat in step with what the body says, or speaks for it.
+    fn heed(
+        &self,
+        polled: Poll<Option<Result<Frame<Bytes>, B::Error>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut inner = self.inner();
+        let Some(heartbeat) = &mut inner.heartbeat else {
+            return polled;
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    heartbeat.hear(data, self.clock.now());
+                }
+                polled
+            }
+            Poll::Ready(_) => polled,
+            Poll::Pending => match heartbeat.take_beat() {
+                Some(comment) => Poll::Ready(Some(Ok(Frame::data(comment)))),
+                None => Poll::Pending,
+            },
+        }
+    }
+
+    /// When somebody should first look at this stream.
+    pub(super) fn first_look(&self) -> Option<Millis> {
+        self.inner().next_look(self.ends_at)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -142,13 +174,13 @@ impl<B> Slot<B> {
     }
 
     /// Gives the body back to the caller if it is not wanted any more.
-    fn put_back(&self, body: B) -> Option<B> {
+    fn put_back(&self, body: B) -> Result<(), B> {
         let mut inner = self.inner();
         match inner.state {
-            State::Ended => Some(body),
+            State::Ended => Err(body),
             State::Here(_) | State::Away => {
                 inner.state = State::Here(body);
-                None
+                Ok(())
             }
         }
     }
@@ -161,7 +193,14 @@ impl<B> Slot<B> {
     }
 }
 
-impl<B: Send> Cut for Slot<B> {
+impl<B> Inner<B> {
+    fn next_look(&self, ends_at: Option<Millis>) -> Option<Millis> {
+        let beat = self.heartbeat.as_ref().map(Heartbeat::next);
+        [beat, ends_at].into_iter().flatten().min()
+    }
+}
+
+impl<B: Send> OpenStream for Slot<B> {
     fn cut(&self) {
         let (state, lease, waker) = self.end();
         shielded("response body", || drop(state));
@@ -169,5 +208,25 @@ impl<B: Send> Cut for Slot<B> {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    fn look_at(&self, now: Millis) -> Option<Millis> {
+        if self.ends_at.is_some_and(|end| now >= end) {
+            self.cut();
+            return None;
+        }
+        let (waker, next) = {
+            let mut inner = self.inner();
+            if matches!(inner.state, State::Ended) {
+                return None;
+            }
+            let beats = inner.heartbeat.as_mut().is_some_and(|heartbeat| heartbeat.look_at(now));
+            let waker = if beats { inner.waker.take() } else { None };
+            (waker, inner.next_look(self.ends_at))
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        next
     }
 }

@@ -48,12 +48,7 @@ impl Track {
         }
         let ending = (request.method() == Method::DELETE)
             .then(|| Ending::new(shared, in_flight.record(), request.uri().path()));
-        Ok(Self {
-            shared: Arc::clone(shared),
-            in_flight,
-            seat,
-            ending,
-        })
+        Ok(Self { shared: Arc::clone(shared), in_flight, seat, ending })
     }
 
     /// The answer has come.
@@ -61,12 +56,7 @@ impl Track {
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self {
-            shared,
-            in_flight,
-            seat,
-            ending,
-        } = self;
+        let Self { shared, in_flight, seat, ending } = self;
         let status = response.status();
         if let Some(ending) = ending
             && ending.end_if_agreed(status)
@@ -105,9 +95,7 @@ fn has_another_id<B>(response: &Response<B>, record: &Record) -> bool {
     let id = response.headers().get(SESSION_ID_HEADER);
     id.is_some_and(|id| {
         response.status().is_success()
-            && record
-                .id()
-                .is_none_or(|own| own.as_str().as_bytes() != id.as_bytes())
+            && record.id().is_none_or(|own| own.as_str().as_bytes() != id.as_bytes())
     })
 }
 
@@ -123,15 +111,8 @@ struct Ending {
 
 impl Ending {
     fn new(shared: &Arc<Shared>, record: &Arc<Record>, path: &str) -> Self {
-        let at_endpoint = record
-            .terminate()
-            .is_some_and(|terminate| terminate.is_at(path));
-        Self {
-            shared: Arc::clone(shared),
-            record: Arc::clone(record),
-            at_endpoint,
-            decided: false,
-        }
+        let at_endpoint = record.terminate().is_some_and(|terminate| terminate.is_at(path));
+        Self { shared: Arc::clone(shared), record: Arc::clone(record), at_endpoint, decided: false }
     }
 
     /// Closes the session if the server behind agrees.
@@ -152,9 +133,7 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         if !self.decided {
-            self.shared
-                .registry
-                .close(&self.record, CloseReason::Client);
+            self.shared.registry.close(&self.record, CloseReason::Client);
         }
     }
 }

@@ -64,13 +64,7 @@ mod tests {
         for modern in ["2026-07-28", "2026-07-29", "2027-01-01", "9999-12-31"] {
             assert_eq!(era(Some(modern)), Era::Modern, "{modern}");
         }
-        for legacy in [
-            "2024-11-05",
-            "2025-03-26",
-            "2025-06-18",
-            "2025-11-25",
-            "2026-07-27",
-        ] {
+        for legacy in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-27"] {
             assert_eq!(era(Some(legacy)), Era::Legacy, "{legacy}");
         }
         assert_eq!(era(None), Era::Legacy);
@@ -93,10 +87,7 @@ mod tests {
             "２０２６-07-28",
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(
-                VERSION_HEADER,
-                http::HeaderValue::from_bytes(odd.as_bytes()).unwrap(),
-            );
+            headers.insert(VERSION_HEADER, http::HeaderValue::from_bytes(odd.as_bytes()).unwrap());
             assert_eq!(Era::of(&headers), Era::Legacy, "{odd:?}");
         }
     }

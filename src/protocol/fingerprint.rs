@@ -83,9 +83,7 @@ impl FromStr for Fingerprint {
         if !digits {
             return Err(ParseFingerprintError);
         }
-        u64::from_str_radix(text, 16)
-            .map(Self)
-            .map_err(|_| ParseFingerprintError)
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseFingerprintError)
     }
 }
 
@@ -103,18 +101,8 @@ mod tests {
 
     #[test]
     fn only_twelve_hex_digits_are_a_fingerprint() {
-        for bad in [
-            "",
-            "12345678901",
-            "1234567890123",
-            "12345678901g",
-            "+12345678901",
-        ] {
-            assert_eq!(
-                bad.parse::<Fingerprint>(),
-                Err(ParseFingerprintError),
-                "{bad:?}"
-            );
+        for bad in ["", "12345678901", "1234567890123", "12345678901g", "+12345678901"] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(ParseFingerprintError), "{bad:?}");
         }
     }
 }

@@ -122,10 +122,7 @@ impl Rejection {
 
     /// Whether trying again later can help; such answers carry `Retry-After`.
     pub const fn is_retryable(self) -> bool {
-        matches!(
-            self.status(),
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        )
+        matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 

@@ -84,9 +84,7 @@ impl Object<'_> {
 }
 
 fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Text<'_>>(raw.get())
-        .ok()
-        .map(|text| text.0)
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0)
 }
 
 #[derive(Deserialize)]
@@ -233,9 +231,7 @@ mod tests {
             r#"{{"jsonrpc":"2.0","method":"initialize","params":{{"protocolVersion":"2025-11-25",
                 "clientInfo":{{"name":"{long}","version":"1\u002e2"}},"capabilities":{{}}}}}}"#
         );
-        let Message::Initialize(info) = classify(body.as_bytes()) else {
-            panic!("not recognised")
-        };
+        let Message::Initialize(info) = classify(body.as_bytes()) else { panic!("not recognised") };
         assert_eq!(info.name.as_deref(), Some("é".repeat(64).as_str()));
         assert_eq!(info.version.as_deref(), Some("1.2"));
         assert_eq!(info.protocol_version.as_deref(), Some("2025-11-25"));
