@@ -556,6 +556,19 @@ async fn dropping_everything_closes_the_sessions_that_are_left() {
     assert!(!session.close());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_outlives_the_service_that_answered_it() {
+    use tower::{Layer, ServiceExt};
+    let server = FakeServer::default();
+    let service = McpSessionLayer::new().layer(server.clone());
+    let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    let stream = call_with(opened.id().unwrap(), "stream", &json!({ "events": 3, "ms": 1_000 }));
+    let answer = service.oneshot(stream).await.unwrap();
+    assert_eq!(read(answer).await.body, "data: 0\n\ndata: 1\n\ndata: 2\n\n");
+    pass(SECOND).await;
+    assert_eq!(server.sessions().len(), 0, "then there was nobody left");
+}
+
 #[test]
 #[should_panic(expected = "idle_timeout must not be zero")]
 fn a_zero_timeout_is_refused_where_it_is_set() {

@@ -33,7 +33,8 @@ pin_project! {
     enum Kind<B> {
         // Known size, or none of our business.
         Inline { #[pin] body: B, in_flight: Option<InFlight> },
-        Owned { slot: Arc<Slot<B>> },
+        // The layer is kept while a stream is open: nobody else would end or reclaim its session.
+        Owned { slot: Arc<Slot<B>>, layer: Arc<Shared> },
         // An answer of our own.
         Fixed { body: Full<Bytes> },
     }
@@ -54,7 +55,7 @@ impl<B> SessionBody<B> {
 ///
 /// `None` if it is a stream and the session has closed meanwhile.
 pub(super) fn carry<B>(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     response: Response<B>,
     in_flight: InFlight,
     seat: Option<StreamSeat>,
@@ -85,7 +86,8 @@ where
         let stream: Weak<Slot<B>> = Arc::downgrade(&slot);
         registry.watch_stream(stream, at);
     }
-    Some(Response::from_parts(parts, SessionBody { kind: Kind::Owned { slot } }))
+    let kind = Kind::Owned { slot, layer: Arc::clone(shared) };
+    Some(Response::from_parts(parts, SessionBody { kind }))
 }
 
 impl<B> Body for SessionBody<B>
@@ -108,7 +110,7 @@ where
                 }
                 Poll::Ready(frame)
             }
-            KindProj::Owned { slot } => slot.poll_frame(cx),
+            KindProj::Owned { slot, .. } => slot.poll_frame(cx),
             KindProj::Fixed { body } => {
                 Pin::new(body).poll_frame(cx).map_err(|never| match never {})
             }

@@ -1,0 +1,440 @@
+//! How a session comes to be, and that nothing stays where it does not.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use common::*;
+use http::{HeaderValue, Method, Request, Response};
+use mcp_session_layer::{McpSessionLayer, Session};
+use serde_json::json;
+use tower::{Layer, ServiceExt, service_fn};
+
+/// Nothing is left of whatever was tried.
+fn assert_nothing_stayed(world: &World) {
+    let stats = world.sessions.stats();
+    assert_eq!((stats.live, stats.opening, stats.closing), (0, 0, 0), "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_id_of_the_server_is_adopted() {
+    let world = World::new(|layer| layer);
+    world.server.change(|manners| manners.next_ids = vec!["!~".to_owned()]);
+    let reply = world.ask(initialize()).await;
+    assert_eq!(reply.id(), Some("!~"));
+    assert_eq!(world.ping("!~").await, 200);
+    assert_eq!(world.server.last().id.as_deref(), Some("!~"));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_minted_where_the_server_issues_none() {
+    let server = FakeServer::with(|manners| manners.issues_ids = false);
+    let world = World::around(server, |layer| layer);
+    let reply = world.ask(initialize()).await;
+    assert_eq!(reply.headers.get_all("mcp-session-id").iter().count(), 1);
+    let id = uuid::Uuid::parse_str(reply.id().unwrap()).unwrap();
+    assert_eq!(id.get_version_num(), 4);
+    assert_eq!(world.ping(reply.id().unwrap()).await, 200);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generator_of_ids_is_used_and_not_trusted() {
+    let tries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = tries.clone();
+    let server = FakeServer::with(|manners| manners.issues_ids = false);
+    let world = World::around(server, |layer| {
+        layer.id_generator(move || match counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => "mine-1".to_owned(),
+            1 => "not valid".to_owned(),
+            2 => panic!("out of ids"),
+            3 => "mine-1".to_owned(),
+            4 => "mine-2".to_owned(),
+            _ => String::new(),
+        })
+    });
+    assert_eq!(world.open().await, "mine-1");
+    assert_eq!(world.open().await, "mine-2", "after a bad one, a panic and one that is taken");
+    assert_eq!(world.ask(initialize()).await.status, 502);
+    assert_eq!(world.sessions.len(), 2);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_success_opens_nothing_and_passes_through() {
+    for status in [400, 401, 404, 405, 500, 503] {
+        let world = World::new(|layer| layer);
+        world.server.change(|manners| manners.open_status = status);
+        let reply = world.ask(initialize()).await;
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.json()["result"], json!({}));
+        assert_eq!(reply.id(), None);
+        assert_nothing_stayed(&world);
+        assert_eq!(world.events(), Vec::<String>::new());
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_is_taken_is_refused_and_its_owner_keeps_it() {
+    let world = World::new(|layer| layer);
+    world.server.change(|manners| manners.next_ids = vec!["twin".to_owned(), "twin".to_owned()]);
+    assert_eq!(world.open_used().await, "twin");
+    assert_eq!(world.ask(initialize()).await.status, 502);
+    assert_eq!(world.ping("twin").await, 200);
+    assert_eq!(world.events(), ["opened", "rejected 502"]);
+    assert_eq!(world.server.count(&Method::DELETE), 0, "a DELETE would have hit the owner");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_cannot_be_used_are_refused_and_closed_again() {
+    for ids in [vec!["a b"], vec![""], vec!["good-1", "good-2"], vec!["good", "bad id"]] {
+        let deleted = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = deleted.clone();
+        let issued = ids.clone();
+        let server = service_fn(move |request: Request<Body>| {
+            let mut response = Response::new(Body::from("{}"));
+            if request.method() == Method::DELETE {
+                let id = request.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+                seen.lock().unwrap().push(id);
+            } else {
+                for id in &issued {
+                    response.headers_mut().append("mcp-session-id", id.parse().unwrap());
+                }
+            }
+            async { Ok::<_, std::convert::Infallible>(response) }
+        });
+        let layer = McpSessionLayer::new();
+        let sessions = layer.sessions();
+        let reply = read(layer.layer(server).oneshot(initialize()).await.unwrap()).await;
+        assert_eq!((reply.status.as_u16(), reply.id()), (502, None), "{ids:?}");
+        pass(SECOND).await;
+        let good: Vec<_> = ids.into_iter().filter(|id| id.starts_with("good")).collect();
+        assert_eq!(*deleted.lock().unwrap(), good);
+        let stats = sessions.stats();
+        assert_eq!((stats.live, stats.opening, stats.closing), (0, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_beside_mcp_that_answers_anything_opens_nothing() {
+    let world = World::new(|layer| layer);
+    for body in [initialize_body().to_string(), "{}".to_owned(), "not json".to_owned()] {
+        let mut request = json_post(body);
+        *request.uri_mut() = "/health".parse().unwrap();
+        let reply = world.ask(request).await;
+        assert_eq!((reply.status.as_u16(), &*reply.body, reply.headers.len()), (200, &b"ok"[..], 1));
+    }
+    assert_nothing_stayed(&world);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_json_rpc_is_forwarded_untouched() {
+    let world = World::new(|layer| layer);
+    for body in ["", "not json", "{}", "[]", r#"{"jsonrpc":"1.0","method":"ping"}"#] {
+        assert_eq!(world.ask(json_post(body)).await.status, 200, "{body}");
+        assert_eq!(world.server.last().body, body);
+    }
+    for content_type in ["text/plain", "application/json-rpc", "application/x-www-form-urlencoded"] {
+        let mut request = json_post(message("ping", &json!({})));
+        request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+        assert_eq!(world.ask(request).await.status, 200, "{content_type}");
+    }
+    for method in [Method::GET, Method::DELETE, Method::OPTIONS, Method::HEAD, Method::PUT] {
+        let before = world.server.seen().len();
+        drop(world.send(bare(method.clone())).await);
+        assert_eq!(world.server.seen().len(), before + 1, "{method}");
+    }
+    assert!(world.server.seen().iter().all(|seen| seen.session.is_none()));
+    assert_eq!(world.events(), Vec::<String>::new());
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_json_rpc_message_without_an_id_is_a_400() {
+    let world = World::new(|layer| layer);
+    for body in [
+        message("tools/list", &json!({})),
+        json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string(),
+        json!([{ "jsonrpc": "2.0", "id": 1, "method": "initialize" }]).to_string(),
+    ] {
+        let mut request = json_post(body);
+        let typed = HeaderValue::from_static("Application/JSON; charset=utf-8");
+        request.headers_mut().insert("content-type", typed);
+        let reply = world.ask(request).await;
+        assert_eq!(reply.status, 400);
+        assert_eq!(
+            reply.body,
+            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Mcp-Session-Id is required"}}"#
+        );
+    }
+    assert_eq!(world.server.seen().len(), 0, "the server was not called");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_without_an_id_are_forwarded_if_the_user_wants_it() {
+    let world = World::new(McpSessionLayer::forward_missing_ids);
+    let body = message("tools/list", &json!({}));
+    assert_eq!(world.ask(json_post(body.clone())).await.status, 200);
+    assert_eq!(world.server.last().body, body);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_with_a_member_twice_is_refused() {
+    let world = World::new(|layer| layer);
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"initialize"}"#;
+    let reply = world.ask(json_post(body)).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.json()["error"]["code"].as_i64()),
+        (400, Some(-32000))
+    );
+    assert_eq!(world.server.seen().len(), 0);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_initialize_too_long_to_recognise_is_adopted_by_its_answer() {
+    let world = World::new(|layer| layer);
+    let mut body = initialize_body();
+    body["params"]["padding"] = json!("x".repeat(100_000));
+    let body = body.to_string();
+    let reply = world.ask(json_post(body.clone())).await;
+    assert_eq!(world.server.last().body, body, "bit for bit");
+    assert_eq!(world.sessions.len(), 1);
+    assert_eq!(world.ping(reply.id().unwrap()).await, 200);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unrecognised_session_without_a_place_is_closed_at_once() {
+    let world = World::new(|layer| layer.max_sessions(1));
+    let kept = world.open_used().await;
+    let mut body = initialize_body();
+    body["params"]["padding"] = json!("x".repeat(100_000));
+    let reply = world.ask(json_post(body.to_string())).await;
+    assert_eq!((reply.status.as_u16(), reply.id()), (503, None));
+    pass(SECOND).await;
+    assert_eq!(world.server.sessions(), [kept].into());
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_with_the_id_of_another_session_is_not_passed_on() {
+    let world = World::new(|layer| layer);
+    let alive = world.open_used().await;
+    world.server.change(|manners| manners.next_ids = vec![alive.clone()]);
+    let mut request = json_post(initialize_body().to_string());
+    request.headers_mut().insert("content-type", HeaderValue::from_static("text/plain"));
+    let reply = world.ask(request).await;
+    assert_eq!((reply.status.as_u16(), reply.id()), (502, None));
+    assert_eq!(world.ping(&alive).await, 200);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_opens_anew_under_a_live_id_has_both_its_sessions_owned() {
+    let world = World::new(|layer| layer);
+    let first = world.open_used().await;
+    let reply = world.ask(with_id(initialize(), &first)).await;
+    let second = reply.id().unwrap().to_owned();
+    assert_ne!(first, second);
+    assert_eq!(world.sessions.len(), 2);
+    assert_eq!(world.ping(&second).await, 200);
+    pass(IDLE + TICK).await;
+    assert_eq!(world.server.sessions().len(), 0, "no ghost");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_during_initialize_leaves_nothing_behind() {
+    for after in [0, 1, 500, 999] {
+        let world = World::new(|layer| layer);
+        world.server.change(|manners| manners.open_delay = SECOND);
+        let hang_up = Duration::from_millis(after);
+        assert!(tokio::time::timeout(hang_up, world.send(initialize())).await.is_err());
+        pass(SECOND * 2).await;
+        assert_eq!(world.server.sessions().len(), 0, "hung up after {after} ms");
+        assert_nothing_stayed(&world);
+        assert_eq!(world.events(), ["opened", "closed abandoned"]);
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_never_taken_is_abandoned_too() {
+    let world = World::new(|layer| layer);
+    let mut call = Box::pin(world.send(initialize()));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    // The session is opened and its answer is on its way, but nobody will fetch it.
+    pass(SECOND).await;
+    assert_eq!(world.sessions.len(), 1);
+    drop(call);
+    pass(SECOND).await;
+    assert_eq!(world.server.sessions().len(), 0);
+    assert_eq!(world.events(), ["opened", "closed abandoned"]);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_slower_than_the_open_timeout_is_a_504_and_leaves_no_ghost() {
+    let world = World::new(|layer| layer.open_timeout(SECOND));
+    world.server.change(|manners| manners.open_delay = SECOND * 3 / 2);
+    let reply = world.ask(initialize()).await;
+    assert_eq!((reply.status.as_u16(), reply.json()["error"]["code"].as_i64()), (504, Some(-32000)));
+    pass(SECOND).await;
+    assert_eq!(world.server.sessions().len(), 0, "closed when its id was learned");
+    assert_nothing_stayed(&world);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_gives_its_permit_back() {
+    let world = World::new(|layer| layer.open_timeout(SECOND).max_sessions(1));
+    world.server.change(|manners| manners.open_delay = SECOND * 1_000);
+    assert_eq!(world.ask(initialize()).await.status, 504);
+    pass(SECOND * 2).await;
+    world.server.change(|manners| manners.open_delay = Duration::ZERO);
+    world.open_used().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_that_panics_in_initialize_panics_for_its_caller_and_keeps_nothing() {
+    let server = service_fn(|_: Request<Body>| async {
+        if true {
+            panic!("as you wish");
+        }
+        Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
+    });
+    let layer = McpSessionLayer::new();
+    let sessions = layer.sessions();
+    let call = tokio::spawn(layer.layer(server).oneshot(initialize()));
+    assert!(call.await.unwrap_err().is_panic());
+    let stats = sessions.stats();
+    assert_eq!((stats.live, stats.opening), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_service_is_passed_on_and_lets_go() {
+    let fails = service_fn(|request: Request<Body>| async move {
+        match request.headers().contains_key("mcp-session-id") {
+            true => Err("broken"),
+            false => Ok(Response::new(Body::from("{}"))),
+        }
+    });
+    let layer = McpSessionLayer::new().idle_timeout(IDLE);
+    let sessions = layer.sessions();
+    let service = layer.layer(fails);
+    let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    let error = service.clone().oneshot(call(opened.id().unwrap(), "ping")).await.unwrap_err();
+    assert_eq!(error, "broken");
+    assert_eq!(sessions.stats().in_flight, 0);
+    let never = layer.layer(service_fn(|_: Request<Body>| async {
+        Err::<Response<Body>, _>("broken too")
+    }));
+    assert_eq!(never.oneshot(initialize()).await.unwrap_err(), "broken too");
+    assert_eq!(sessions.stats().opening, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_handler_of_initialize_sees_the_session_before_it_has_an_id() {
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let slot = seen.clone();
+    let server = service_fn(move |request: Request<Body>| {
+        let session = request.extensions().get::<Session>().unwrap().clone();
+        assert_eq!(session.id(), None);
+        assert_eq!(session.client().unwrap().name.as_deref(), Some("tester"));
+        session.state().get_or_insert_with(|| 7u32);
+        let _held = session.hold().unwrap();
+        *slot.lock().unwrap() = Some(session);
+        async { Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}"))) }
+    });
+    let layer = McpSessionLayer::new();
+    let opened = read(layer.layer(server).oneshot(initialize()).await.unwrap()).await;
+    let session = seen.lock().unwrap().take().unwrap();
+    assert_eq!(session.id(), opened.id());
+    let found = layer.sessions().get(opened.id().unwrap()).unwrap();
+    assert_eq!(found.state().get::<u32>().as_deref(), Some(&7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_closed_by_its_own_initialize_is_opened_and_closed_once() {
+    let closing = service_fn(|request: Request<Body>| async move {
+        if let Some(session) = request.extensions().get::<Session>() {
+            session.close();
+        }
+        Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}")))
+    });
+    let events = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = events.clone();
+    let layer = McpSessionLayer::new().on_event(move |event| {
+        log.lock().unwrap().push(format!("{event:?}").split(' ').next().unwrap().to_owned());
+    });
+    let sessions = layer.sessions();
+    let service = layer.layer(closing);
+    let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    assert_eq!(*events.lock().unwrap(), ["Opened", "Closed"]);
+    let lost = read(service.oneshot(call(opened.id().unwrap(), "ping")).await.unwrap()).await;
+    lost.assert_lost();
+    assert_eq!((sessions.len(), sessions.stats().closing), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_initialize_resolves_closed_for_its_handler() {
+    let slot = Arc::new(std::sync::Mutex::new(None));
+    let keep = slot.clone();
+    let server = service_fn(move |request: Request<Body>| {
+        *keep.lock().unwrap() = request.extensions().get::<Session>().cloned();
+        let response = Response::builder().status(500).body(Body::empty()).unwrap();
+        async { Ok::<_, std::convert::Infallible>(response) }
+    });
+    McpSessionLayer::new().layer(server).oneshot(initialize()).await.unwrap();
+    let session = slot.lock().unwrap().take().unwrap();
+    session.closed().await;
+    assert!(session.hold().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_initialize_may_stream_and_holds_the_session() {
+    let server = FakeServer::with(|manners| manners.issues_ids = false);
+    let world = World::around(server, |layer| layer.unused_timeout(SECOND));
+    let mut request = initialize_body();
+    request["method"] = json!("initialize");
+    let slow = service_fn(|_: Request<Body>| async {
+        let stream = futures_util::stream::once(async {
+            tokio::time::sleep(SECOND * 10).await;
+            Ok::<_, std::convert::Infallible>("data: {}\n\n")
+        });
+        let response = Response::builder().header("content-type", "text/event-stream");
+        Ok::<_, std::convert::Infallible>(response.body(Body::from_stream(stream)).unwrap())
+    });
+    let layer = McpSessionLayer::new().unused_timeout(SECOND);
+    let sessions = layer.sessions();
+    let reply = read(layer.layer(slow).oneshot(initialize()).await.unwrap()).await;
+    assert_eq!(reply.body, "data: {}\n\n");
+    assert_eq!(sessions.len(), 1, "unused since its answer has ended");
+    pass(SECOND + TICK).await;
+    assert_eq!(sessions.len(), 0);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_call_that_opens_runs_in_the_span_of_the_request() {
+    use tracing::Instrument;
+    let name = Arc::new(std::sync::Mutex::new(None));
+    let slot = name.clone();
+    let server = service_fn(move |_: Request<Body>| {
+        *slot.lock().unwrap() = tracing::Span::current().metadata().map(|meta| meta.name());
+        async { Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}"))) }
+    });
+    let _log = tracing::subscriber::set_default(tracing_subscriber::registry());
+    let span = tracing::info_span!("the request");
+    McpSessionLayer::new().layer(server).oneshot(initialize()).instrument(span).await.unwrap();
+    assert_eq!(*name.lock().unwrap(), Some("the request"));
+}
