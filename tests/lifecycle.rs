@@ -544,16 +544,20 @@ fn the_reaper_comes_back_when_its_runtime_has_died() {
 
 #[tokio::test(start_paused = true)]
 async fn dropping_everything_closes_the_sessions_that_are_left() {
+    use tower::{Layer, ServiceExt};
     let server = FakeServer::default();
-    let session = {
-        let world = World::around(server.clone(), |layer| layer);
-        let id = world.open_used().await;
-        world.sessions.get(&id).unwrap()
-    };
+    let layer = McpSessionLayer::new();
+    let opened = layer.layer(server.clone()).oneshot(initialize()).await.unwrap();
+    let id = read(opened).await.id().unwrap().to_owned();
+    let session = layer.sessions().get(&id).unwrap();
+    let before = tokio::time::Instant::now();
+    drop(layer);
     session.closed().await;
-    pass(SECOND).await;
-    assert_eq!(server.sessions().len(), 0, "the server was told");
     assert!(!session.close());
+    while server.has(&id) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(before.elapsed(), Duration::ZERO, "the server was told at once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,13 +46,15 @@ async fn a_generator_of_ids_is_used_and_not_trusted() {
     let counter = tries.clone();
     let server = FakeServer::with(|manners| manners.issues_ids = false);
     let world = World::around(server, |layer| {
-        layer.id_generator(move || match counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-            0 => "mine-1".to_owned(),
-            1 => "not valid".to_owned(),
-            2 => panic!("out of ids"),
-            3 => "mine-1".to_owned(),
-            4 => "mine-2".to_owned(),
-            _ => String::new(),
+        layer.id_generator(move || {
+            match counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => "mine-1".to_owned(),
+                1 => "not valid".to_owned(),
+                2 => panic!("out of ids"),
+                3 => "mine-1".to_owned(),
+                4 => "mine-2".to_owned(),
+                _ => String::new(),
+            }
         })
     });
     assert_eq!(world.open().await, "mine-1");
@@ -126,7 +128,10 @@ async fn a_route_beside_mcp_that_answers_anything_opens_nothing() {
         let mut request = json_post(body);
         *request.uri_mut() = "/health".parse().unwrap();
         let reply = world.ask(request).await;
-        assert_eq!((reply.status.as_u16(), &*reply.body, reply.headers.len()), (200, &b"ok"[..], 1));
+        assert_eq!(
+            (reply.status.as_u16(), &*reply.body, reply.headers.len()),
+            (200, &b"ok"[..], 1)
+        );
     }
     assert_nothing_stayed(&world);
     world.finish().await;
@@ -139,7 +144,8 @@ async fn what_is_not_json_rpc_is_forwarded_untouched() {
         assert_eq!(world.ask(json_post(body)).await.status, 200, "{body}");
         assert_eq!(world.server.last().body, body);
     }
-    for content_type in ["text/plain", "application/json-rpc", "application/x-www-form-urlencoded"] {
+    for content_type in ["text/plain", "application/json-rpc", "application/x-www-form-urlencoded"]
+    {
         let mut request = json_post(message("ping", &json!({})));
         request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
         assert_eq!(world.ask(request).await.status, 200, "{content_type}");
@@ -286,7 +292,10 @@ async fn a_server_slower_than_the_open_timeout_is_a_504_and_leaves_no_ghost() {
     let world = World::new(|layer| layer.open_timeout(SECOND));
     world.server.change(|manners| manners.open_delay = SECOND * 3 / 2);
     let reply = world.ask(initialize()).await;
-    assert_eq!((reply.status.as_u16(), reply.json()["error"]["code"].as_i64()), (504, Some(-32000)));
+    assert_eq!(
+        (reply.status.as_u16(), reply.json()["error"]["code"].as_i64()),
+        (504, Some(-32000))
+    );
     pass(SECOND).await;
     assert_eq!(world.server.sessions().len(), 0, "closed when its id was learned");
     assert_nothing_stayed(&world);
@@ -335,9 +344,8 @@ async fn an_error_of_the_service_is_passed_on_and_lets_go() {
     let error = service.clone().oneshot(call(opened.id().unwrap(), "ping")).await.unwrap_err();
     assert_eq!(error, "broken");
     assert_eq!(sessions.stats().in_flight, 0);
-    let never = layer.layer(service_fn(|_: Request<Body>| async {
-        Err::<Response<Body>, _>("broken too")
-    }));
+    let never = layer
+        .layer(service_fn(|_: Request<Body>| async { Err::<Response<Body>, _>("broken too") }));
     assert_eq!(never.oneshot(initialize()).await.unwrap_err(), "broken too");
     assert_eq!(sessions.stats().opening, 0);
 }

@@ -57,7 +57,8 @@ async fn a_post_stream_holds_whatever_the_option_says() {
 async fn closing_drops_the_body_of_a_client_that_stopped_reading() {
     let world = World::new(|layer| layer);
     let id = world.open_used().await;
-    let (unread_get, unread_post) = (world.send(get(&id)).await, world.send(call(&id, "endless")).await);
+    let (unread_get, unread_post) =
+        (world.send(get(&id)).await, world.send(call(&id, "endless")).await);
     assert_eq!(world.server.open_bodies(), 2);
     assert!(world.sessions.close(&id));
     assert_eq!(world.server.open_bodies(), 0, "dropped out of band, without a poll");
@@ -110,7 +111,10 @@ async fn a_session_may_have_so_many_get_streams_and_no_more() {
     let first = world.send(get(&id)).await;
     let second = world.send(get(&id)).await;
     let third = world.ask(get(&id)).await;
-    assert_eq!((third.status.as_u16(), &third.headers["retry-after"]), (429, &HeaderValue::from_static("5")));
+    assert_eq!(
+        (third.status.as_u16(), &third.headers["retry-after"]),
+        (429, &HeaderValue::from_static("5"))
+    );
     assert_eq!(third.json()["error"]["code"], -32000);
     let post = world.send(call(&id, "endless")).await;
     assert_eq!(post.status(), 200, "a POST stream is none of them");
@@ -307,10 +311,8 @@ async fn size_hints_trailers_and_errors_pass_through() {
         if !request.headers().contains_key("mcp-session-id") {
             return Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}")));
         }
-        let trailers = http::HeaderMap::from_iter([(
-            http::header::ETAG,
-            HeaderValue::from_static("x"),
-        )]);
+        let trailers =
+            http::HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("x"))]);
         let frames: Vec<Result<_, std::io::Error>> = vec![
             Ok(Frame::data(bytes::Bytes::from("one"))),
             Ok(Frame::trailers(trailers)),

@@ -38,35 +38,48 @@ impl Registry {
         principal: Option<Principal>,
     ) -> Result<Opening, Rejection> {
         let mut attempt = self.try_admit(principal.as_ref())?;
-        if attempt.is_err() && self.make_room(principal.as_ref()) {
+        if let Err(full) = attempt
+            && self.make_room(full, principal.as_ref())
+        {
             attempt = self.try_admit(principal.as_ref())?;
         }
         Ok(Opening::new(self, principal, None, attempt.map_err(rejection)?))
     }
 
     async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
+        let mut full = match self.try_admit(principal)? {
+            Ok(permit) => return Ok(permit),
+            Err(full) => full,
+        };
+        let _waiting = Waiting::enter(self);
+        let mut made_room = false;
         let waited = timeout(self.closer().limit(), async {
             loop {
-                // Registered before the attempt: a permit that comes back in between wakes us.
+                // Armed before the attempt: a permit that comes back in between wakes us.
                 let released = self.permits().released();
                 tokio::pin!(released);
                 released.as_mut().enable();
-                let full = match self.try_admit(principal)? {
+                full = match self.try_admit(principal)? {
                     Ok(permit) => return Ok(permit),
                     Err(full) => full,
                 };
-                let made_room = self.make_room(principal);
-                if made_room && let Ok(permit) = self.try_admit(principal)? {
-                    return Ok(permit);
-                }
-                let Some(_waiting) = self.queue_up(full, made_room) else {
-                    return Err(rejection(full));
+                // One session closed is one permit to come. Whoever is woken by another's goes on
+                // waiting for it, and closes no second one.
+                let hopeful = match full {
+                    Full::Table => self.closes_suffice(),
+                    Full::Principal => made_room,
                 };
-                released.await;
+                if hopeful {
+                    released.await;
+                } else if self.make_room(full, principal) {
+                    made_room = true;
+                } else {
+                    return Err(rejection(full));
+                }
             }
         });
-        // Every full table reads the same to the client, however long we hoped.
-        waited.await.unwrap_or(Err(Rejection::TableFull))
+        let waited = waited.await;
+        waited.unwrap_or(Err(rejection(full)))
     }
 
     fn try_admit(&self, principal: Option<&Principal>) -> Result<Result<Permit, Full>, Rejection> {
@@ -77,20 +90,27 @@ impl Registry {
     }
 
     /// True if a session was closed whose permit we may get.
-    fn make_room(&self, principal: Option<&Principal>) -> bool {
+    fn make_room(&self, full: Full, principal: Option<&Principal>) -> bool {
         self.closer().kick();
         let reclaimed = self.reclaim_expired();
-        reclaimed || self.limits().when_full == WhenFull::EvictIdle && self.evict_idle(principal)
+        let helps = |record: &Arc<Record>| full == Full::Table || record.principal() == principal;
+        reclaimed.iter().any(helps)
+            || self.limits().when_full == WhenFull::EvictIdle && self.evict_idle(principal)
+    }
+
+    /// Whether as many permits are about to come back as are waited for.
+    fn closes_suffice(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) <= self.permits().count(Stage::Closing)
     }
 
     /// Closes what has expired and the reaper has not come to.
     ///
     /// Walks the table, but not again before anything can have expired since: deadlines only move
     /// away, and a session opened meanwhile lowers the mark. A flood at the cap pays one load.
-    fn reclaim_expired(&self) -> bool {
+    fn reclaim_expired(&self) -> Vec<Arc<Record>> {
         let now = self.clock().now();
         if now < self.reclaim_at.load(Ordering::Acquire) {
-            return false;
+            return Vec::new();
         }
         self.reclaim_at.store(Millis::MAX, Ordering::Release);
         let mut expired = Vec::new();
@@ -104,7 +124,7 @@ impl Registry {
         for record in &expired {
             self.look_at(record);
         }
-        !expired.is_empty()
+        expired
     }
 
     /// Closes the longest idle session of the same principal, if one is idle.
@@ -122,20 +142,9 @@ impl Registry {
         });
         idlest.is_some_and(|(_, record)| self.evict(&record))
     }
-
-    /// A place in the queue for permits of closes under way; never more in it than there are those.
-    fn queue_up(&self, full: Full, made_room: bool) -> Option<Waiting<'_>> {
-        let waiting = Waiting::enter(self);
-        let closing = self.permits().count(Stage::Closing);
-        let hope = match full {
-            Full::Table => self.waiting.load(Ordering::Acquire) <= closing,
-            Full::Principal => made_room,
-        };
-        hope.then_some(waiting)
-    }
 }
 
-/// One who waits for a permit.
+/// One who waits for the permit of a session that is being closed.
 struct Waiting<'a>(&'a Registry);
 
 impl<'a> Waiting<'a> {

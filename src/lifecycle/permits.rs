@@ -65,20 +65,27 @@ impl Permits {
     }
 
     pub(crate) fn acquire(self: &Arc<Self>, principal: Option<&Principal>) -> Result<Permit, Full> {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (used < self.max).then_some(used + 1)
-            })
-            .map_err(|_| Full::Table)?;
-        let mut permit =
-            Permit { permits: Arc::clone(self), principal: None, stage: Stage::Opening };
-        self.stage(Stage::Opening).fetch_add(1, Ordering::AcqRel);
-        if let (Some(max), Some(principal)) = (self.max_per_principal, principal) {
-            // On refusal the permit drops and takes its global place back with it.
-            self.enlist(principal, max)?;
-            permit.principal = Some(principal.clone());
+        // The principal first: a place in the table that is taken and given back would be missed by
+        // others meanwhile, and would wake those who wait for one, the caller included.
+        let principal = principal.filter(|_| self.max_per_principal.is_some());
+        if let Some(principal) = principal {
+            self.enlist(principal)?;
         }
-        Ok(permit)
+        let place = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            (used < self.max).then_some(used + 1)
+        });
+        if place.is_err() {
+            if let Some(principal) = principal {
+                self.delist(principal.clone());
+            }
+            return Err(Full::Table);
+        }
+        self.stage(Stage::Opening).fetch_add(1, Ordering::AcqRel);
+        Ok(Permit {
+            permits: Arc::clone(self),
+            principal: principal.cloned(),
+            stage: Stage::Opening,
+        })
     }
 
     /// Permits out.
@@ -99,7 +106,8 @@ impl Permits {
         &self.stages[stage as usize]
     }
 
-    fn enlist(&self, principal: &Principal, max: usize) -> Result<(), Full> {
+    fn enlist(&self, principal: &Principal) -> Result<(), Full> {
+        let max = self.max_per_principal.unwrap_or(usize::MAX);
         match self.by_principal.entry(principal.clone()) {
             Entry::Occupied(mut entry) if *entry.get() < max => *entry.get_mut() += 1,
             Entry::Occupied(_) => return Err(Full::Principal),

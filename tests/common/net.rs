@@ -55,8 +55,9 @@ pub fn until(
 
 /// Waits until nothing is in flight any more; the clients must be gone.
 #[track_caller]
-pub fn quiescence(sessions: &Sessions) -> impl Future<Output = ()> {
-    until("nothing in flight", PATIENCE, async || {
+pub fn quiescence(sessions: &Sessions) -> impl Future<Output = ()> + use<> {
+    let sessions = sessions.clone();
+    until("nothing in flight", PATIENCE, async move || {
         let stats = sessions.stats();
         (stats.in_flight, stats.streams, stats.opening) == (0, 0, 0)
     })
@@ -64,9 +65,10 @@ pub fn quiescence(sessions: &Sessions) -> impl Future<Output = ()> {
 
 /// The end of every test: nothing in flight, all permits back, every session closed once.
 #[track_caller]
-pub fn all_closed(sessions: &Sessions) -> impl Future<Output = Stats> {
-    let permits_back = until("all permits back", PATIENCE, async || {
-        let stats = sessions.stats();
+pub fn all_closed(sessions: &Sessions) -> impl Future<Output = Stats> + use<> {
+    let (sessions, asked) = (sessions.clone(), sessions.clone());
+    let permits_back = until("all permits back", PATIENCE, async move || {
+        let stats = asked.stats();
         stats.live + stats.opening + stats.closing == 0
     });
     async move {

@@ -1,0 +1,128 @@
+//! Ids that are not in the table, and servers that know them all the same.
+
+mod common;
+
+use common::*;
+use http::Method;
+use mcp_session_layer::{McpSessionLayer, UnknownIds};
+use serde_json::json;
+
+fn forwarding(layer: McpSessionLayer) -> McpSessionLayer {
+    layer.unknown_ids(UnknownIds::Forward)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_id_is_the_same_404_for_any_method_and_the_server_is_not_called() {
+    let world = World::new(|layer| layer);
+    for method in ["GET", "POST", "DELETE", "PUT", "OPTIONS", "PATCH", "HEAD"] {
+        let method: Method = method.parse().unwrap();
+        world.ask(with_id(bare(method), "unknown")).await.assert_lost();
+    }
+    world.ask(call("unknown", "ping")).await.assert_lost();
+    world.ask(with_id(initialize(), "unknown")).await.assert_lost();
+    assert_eq!(world.server.seen().len(), 0);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_the_server_restores_is_adopted() {
+    let world = World::new(forwarding);
+    world.server.remember("from-before");
+    assert_eq!(world.ping("from-before").await, 200);
+    assert_eq!(world.sessions.len(), 1);
+    assert_eq!(world.ping("from-before").await, 200);
+    assert_eq!(world.events(), ["opened"]);
+    pass(IDLE + TICK).await;
+    assert!(!world.server.has("from-before"), "and is closed like any other");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_stream_is_owned_too() {
+    let world = World::new(|layer| forwarding(layer).max_streams(1));
+    world.server.remember("from-before");
+    let stream = world.send(get("from-before")).await;
+    assert_eq!(stream.status(), 200);
+    assert_eq!(world.ask(get("from-before")).await.status, 429);
+    assert!(world.sessions.close("from-before"));
+    assert_eq!(world.server.open_bodies(), 0);
+    drop(stream);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_does_not_know_either_is_not_adopted() {
+    let world = World::new(forwarding);
+    assert_eq!(world.ping("unknown").await, 404);
+    assert_eq!(world.server.seen().len(), 1);
+    world.server.remember("failing");
+    let failing = call_with("failing", "status", &json!({ "code": 500 }));
+    assert_eq!(world.ask(failing).await.status, 500);
+    assert_eq!(world.sessions.len(), 0);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn delete_is_passed_on_and_never_adopts() {
+    let world = World::new(forwarding);
+    world.server.remember("from-before");
+    assert_eq!(world.ask(delete("from-before")).await.status, 202);
+    assert_eq!(world.ask(delete("never-was")).await.status, 202);
+    assert_eq!(world.sessions.len(), 0);
+    assert!(!world.server.has("from-before"));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_closed_here_stays_closed() {
+    let world = World::new(forwarding);
+    let id = world.open_used().await;
+    world.ask(delete(&id)).await;
+    // As if the store had not taken notice.
+    world.server.remember(&id);
+    let calls = world.server.seen().len();
+    for request in [call(&id, "ping"), get(&id), delete(&id)] {
+        world.ask(request).await.assert_lost();
+    }
+    assert_eq!(world.server.seen().len(), calls);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_that_restore_at_once_share_one_session() {
+    let world = World::new(forwarding);
+    world.server.remember("from-before");
+    let sleep = || call_with("from-before", "sleep", &json!({ "ms": 100 }));
+    let (one, two) = tokio::join!(world.ask(sleep()), world.ask(sleep()));
+    assert_eq!((one.status.as_u16(), two.status.as_u16()), (200, 200));
+    assert_eq!((world.sessions.len(), world.events()), (1, vec!["opened".to_owned()]));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_session_belongs_to_who_restored_it() {
+    let world = World::new(|layer| {
+        forwarding(layer).principal(|parts| {
+            parts.headers.get("x-user").map(|user| user.to_str().unwrap().to_owned())
+        })
+    });
+    world.server.remember("from-before");
+    let as_user = |user: &str| {
+        let mut request = call("from-before", "ping");
+        request.headers_mut().insert("x-user", user.parse().unwrap());
+        request
+    };
+    assert_eq!(world.ask(call("from-before", "ping")).await.status, 403, "nobody cannot own it");
+    assert_eq!(world.ask(as_user("alice")).await.status, 200);
+    world.ask(as_user("mallory")).await.assert_lost();
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn restoring_counts_against_the_cap() {
+    let world = World::new(|layer| forwarding(layer).max_sessions(1));
+    world.open_used().await;
+    world.server.remember("from-before");
+    assert_eq!(world.ping("from-before").await, 503);
+    world.finish().await;
+}
