@@ -9,6 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
     future::ready,
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -1189,6 +1190,84 @@ async fn a_shutdown_ends_the_sessions_in_rmcps_store_too() {
     assert_eq!(second.call(&id, "echo", json!({})).await.0, 404);
     first.finish().await;
     second.finish().await;
+}
+
+/// One client, doing whatever comes to its mind, and not always to the end.
+async fn rampage(addr: SocketAddr, seed: u64) {
+    let mut dice = Dice(seed);
+    let mut id: Option<String> = None;
+    let end = Instant::now() + ms(2500);
+    while Instant::now() < end {
+        let mut wire = Wire::connect(addr).await;
+        let name = id.clone().unwrap_or_else(|| "nobodys".to_owned());
+        let headers = [
+            ("Accept", ACCEPT),
+            ("Content-Type", "application/json"),
+            ("Mcp-Session-Id", name.as_str()),
+        ];
+        let call = |tool: &str, arguments: Value| {
+            request("POST", "/mcp", &headers, tools_call(tool, &arguments).to_string().as_bytes())
+        };
+        let bytes = match dice.roll(10) {
+            0 | 1 => {
+                id = None;
+                request("POST", "/mcp", &headers[..2], initialize(LEGACY).to_string().as_bytes())
+            }
+            2 => request("DELETE", "/mcp", &headers, b""),
+            3 | 4 => request("GET", "/mcp", &headers, b""),
+            5 => call("sleep", json!({ "ms": dice.roll(60) })),
+            6 => call("spam", json!({ "n": 40, "bytes": 65_536 })),
+            7 => {
+                let message = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+                request("POST", "/mcp", &headers, message.to_string().as_bytes())
+            }
+            _ => call("count", json!({})),
+        };
+        if dice.roll(10) == 0 {
+            let cut = dice.roll(bytes.len() as u64) as usize;
+            wire.try_send(&bytes[..cut]).await;
+        } else {
+            wire.try_send(&bytes).await;
+            if let Ok(Some(answer)) = timeout(ms(dice.roll(60)), wire.try_answer(false)).await
+                && let Some(fresh) = answer.header("mcp-session-id")
+            {
+                id = Some(fresh.to_owned());
+            }
+        }
+        match dice.roll(3) {
+            0 => wire.reset(),
+            1 => wire.half_close().await,
+            _ => drop(wire),
+        }
+        sleep(ms(dice.roll(30))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forty_clients_that_do_as_they_like_leave_nothing_behind_in_rmcp() {
+    let layer = McpSessionLayer::new()
+        .idle_timeout(ms(150))
+        .unused_timeout(ms(100))
+        .stream_lifetime(ms(100))
+        .max_lifetime(ms(600))
+        .close_timeout(ms(1000))
+        .max_sessions(30);
+    let stage = Stage::new(layer).await;
+    let mut clients = JoinSet::new();
+    for seed in 0..40 {
+        clients.spawn(rampage(stage.authority.parse().unwrap(), seed));
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    until("all of it is over by itself", PATIENCE, async || {
+        let stats = stage.sessions.stats();
+        stats.live + stats.opening + stats.closing == 0 && stage.kept.counts().await == (0, 0)
+    })
+    .await;
+    let stats = stage.finish().await;
+    eprintln!("forty clients: {}", serde_json::to_string(&stats).unwrap());
+    assert!(stats.opened > 100, "{stats:?}");
 }
 
 /// The layer takes any service; this is only to see that rmcp's is one of them as it comes.

@@ -239,7 +239,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
     bytes
 }
 
-/// Numbers that are spread out and the same in every run (SplitMix64).
+/// Numbers that are spread out and the same in every run (`SplitMix64`).
 #[derive(Debug)]
 pub struct Dice(pub u64);
 

@@ -1,0 +1,116 @@
+//! Imports run one way: protocol <- lifecycle <- middleware <- the handles on top.
+
+use std::{fs, path::Path};
+
+/// What a folder may not name. The rest of the crate sees all of them.
+const RULES: [(&str, &[&str]); 3] = [
+    ("src/protocol", &["crate::", "axum", "tower", "tokio", "hyper", "dashmap", "http_body"]),
+    (
+        "src/lifecycle",
+        &[
+            "crate::middleware", "crate::sessions", "crate::extract", "axum", "tower", "hyper",
+            "http_body", "http",
+        ],
+    ),
+    ("src/middleware", &["crate::extract", "hyper", "dashmap"]),
+];
+
+/// The layer's `sessions()` returns the handle on top: the one look upwards, by name.
+const EXCEPTIONS: [(&str, &str); 1] = [("src/middleware/layer.rs", "crate::sessions::Sessions")];
+
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// The code of a file, without comments and strings of tests.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let body = text.split("#[cfg(test)]").next().unwrap();
+    body.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// Whether `line` names `path`, as a word of its own and not as part of a longer one.
+fn names(line: &str, path: &str) -> bool {
+    line.match_indices(path).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = &line[at + path.len()..];
+        let starts = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
+        let ends = path.ends_with("::") || after.starts_with("::");
+        starts && ends
+    })
+}
+
+fn violations(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for (folder, banned) in RULES {
+        for (file, text) in sources(&root.join(folder)) {
+            let name = file.strip_prefix(&format!("{}/", root.display())).unwrap_or(&file).to_owned();
+            for (number, line) in code(&text) {
+                let excused = EXCEPTIONS.iter().any(|(at, use_)| name == *at && line.contains(use_));
+                let hit = banned.iter().find(|path| names(line, path) || nested(line, path));
+                if let Some(path) = hit.filter(|_| !excused) {
+                    found.push(format!("{name}:{}: {path}: {line}", number + 1));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// `use crate::{middleware::x}`: the path stands apart from its root.
+fn nested(line: &str, path: &str) -> bool {
+    let Some(module) = path.strip_prefix("crate::").filter(|module| !module.is_empty()) else {
+        return false;
+    };
+    let line = line.trim_start();
+    line.starts_with(&format!("{module}::")) || line.contains(&format!("crate::{{{module}"))
+}
+
+#[test]
+fn imports_run_one_way() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(violations(root), Vec::<String>::new());
+}
+
+#[test]
+fn the_check_above_can_fail() {
+    let bad = std::env::temp_dir().join(format!("imports-{}", std::process::id()));
+    for (folder, _) in RULES {
+        fs::create_dir_all(bad.join(folder)).unwrap();
+    }
+    for (file, text) in [
+        ("src/protocol/a.rs", "use crate::lifecycle::Clock;"),
+        ("src/lifecycle/b.rs", "use crate::{\n    middleware::Slot,\n};"),
+        ("src/lifecycle/c.rs", "fn f(body: axum::body::Body) {}"),
+        ("src/lifecycle/d.rs", "use http::HeaderMap;"),
+        ("src/middleware/e.rs", "// crate::extract is fine in a comment\nuse crate::extract::X;"),
+    ] {
+        fs::write(bad.join(file), text).unwrap();
+    }
+    let found = violations(&bad);
+    fs::remove_dir_all(&bad).unwrap();
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
+#[test]
+fn a_guard_never_touches_the_map_and_only_the_registry_inserts_and_removes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (file, text) in sources(&root) {
+        let is_registry = file.ends_with("lifecycle/registry.rs");
+        for (number, line) in code(&text) {
+            let touches = line.contains(".map.entry(") || line.contains(".map.remove_if(");
+            assert!(!touches || is_registry, "{file}:{}: {line}", number + 1);
+        }
+        if file.ends_with("lifecycle/guard.rs") {
+            assert!(!code(&text).any(|(_, line)| line.contains("Registry")), "{file}");
+        }
+    }
+}
