@@ -1,5 +1,7 @@
 //! The layer among others: routers, nesting, tower-http, and several routes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::{convert::Infallible, time::Duration};
@@ -36,7 +38,9 @@ fn at(mut request: Request<Body>, path: &str) -> Request<Body> {
 }
 
 /// The fake server, at whatever path it is mounted.
-fn server(fake: &FakeServer) -> impl tower::Service<
+fn server(
+    fake: &FakeServer,
+) -> impl tower::Service<
     Request<Body>,
     Response = Response<Body>,
     Error = Infallible,
@@ -51,7 +55,8 @@ fn server(fake: &FakeServer) -> impl tower::Service<
 
 #[tokio::test(start_paused = true)]
 async fn all_the_ways_to_mount_it_live_and_close_alike() {
-    let mounts: [(&str, fn(&FakeServer, McpSessionLayer) -> Router); 6] = [
+    type Mount = fn(&FakeServer, McpSessionLayer) -> Router;
+    let mounts: [(&str, Mount); 6] = [
         ("/mcp", |fake, layer| Router::new().route_service("/mcp", server(fake)).layer(layer)),
         ("/mcp", |fake, layer| Router::new().nest_service("/mcp", server(fake)).layer(layer)),
         ("/any/where", |fake, layer| Router::new().fallback_service(server(fake)).layer(layer)),
@@ -202,7 +207,10 @@ async fn handlers_take_the_session_as_an_argument() {
     let (_, id, body) = ask(&app, json_post(initialize_body().to_string())).await;
     assert_eq!((id, body.as_str()), (None, "call 0"), "text is no answer to initialize");
     let (status, _, body) = ask(&app, json_post("{}")).await;
-    assert_eq!((status, body.as_str()), (StatusCode::BAD_REQUEST, "the request belongs to no MCP session"));
+    assert_eq!(
+        (status, body.as_str()),
+        (StatusCode::BAD_REQUEST, "the request belongs to no MCP session")
+    );
     assert_eq!(ask(&app, at(json_post("{}"), "/may/x")).await.2, "false");
 }
 

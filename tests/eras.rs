@@ -1,5 +1,7 @@
 //! Two eras on one endpoint.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use axum::body::Body;

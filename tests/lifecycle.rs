@@ -1,5 +1,7 @@
 //! When a session lives and when it dies.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::time::Duration;

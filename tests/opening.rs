@@ -1,5 +1,7 @@
 //! How a session comes to be, and that nothing stays where it does not.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,7 @@
 //! Whose session it is.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use common::*;

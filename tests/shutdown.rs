@@ -1,5 +1,7 @@
 //! The orderly end, and the operator's handle.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::time::Duration;

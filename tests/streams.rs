@@ -1,5 +1,7 @@
 //! Streams are owned: held, capped, cut, and kept warm.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use axum::body::Body;

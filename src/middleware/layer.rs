@@ -144,9 +144,9 @@ impl McpSessionLayer {
 
 /// # Limits and owners
 impl McpSessionLayer {
-    /// Sessions that may exist at once, counting those being opened and closed. Default: 10,000
-    /// (half a gigabyte with the official Rust SDK behind). What happens then is
-    /// [`when_full`](Self::when_full)'s.
+    /// Sessions that may exist at once, counting those being opened and closed. Default: 10,000,
+    /// because there must be a bound; size it by what a session costs the server behind. What
+    /// happens at the cap is [`when_full`](Self::when_full)'s.
     pub fn max_sessions(self, max: usize) -> Self {
         let max = non_zero_count("max_sessions", max);
         self.set(|options| options.max_sessions = max)

@@ -107,8 +107,8 @@ impl Checks {
         ledger.printed.push_str(&handle.unwrap_or_default());
     }
 
-    pub fn look_for_ids_in(&self, printed: String) {
-        self.ledger.lock().unwrap().printed.push_str(&printed);
+    pub fn look_for_ids_in(&self, printed: &str) {
+        self.ledger.lock().unwrap().printed.push_str(printed);
     }
 
     pub fn events(&self) -> Vec<String> {
@@ -119,7 +119,7 @@ impl Checks {
         let stats = sessions.stats();
         assert_eq!((stats.in_flight, stats.streams), (0, 0), "I5: {stats:?}");
         let listed = serde_json::to_string(&sessions.list()).unwrap();
-        self.look_for_ids_in(format!("{listed} {sessions:?} {stats:?}"));
+        self.look_for_ids_in(&format!("{listed} {sessions:?} {stats:?}"));
 
         sessions.close_all();
         // Hung closes are given up after `close_timeout`, some at a time.

@@ -79,7 +79,7 @@ impl World {
         let sessions = layer.sessions();
         checks.know(&sessions);
         let service = layer.layer(server.clone());
-        checks.look_for_ids_in(format!("{layer:?} {service:?}"));
+        checks.look_for_ids_in(&format!("{layer:?} {service:?}"));
         Self { server, sessions, service, checks }
     }
 
