@@ -472,8 +472,8 @@ async fn state_whose_destructor_panics_harms_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_session_tells_a_handler_about_itself() {
     let world = World::new(|layer| layer.principal(|_| Some("alice")));
-    let id = world.open_used().await;
     let opened = tokio::time::Instant::now();
+    let id = world.open_used().await;
     let session = world.sessions.get(&id).unwrap();
     pass(SECOND * 3).await;
     assert_eq!(session.id(), Some(id.as_str()));

