@@ -1,6 +1,6 @@
 //! The life of a session: no I/O, no HTTP.
 //!
-//! Where a session dies: [`registry`] (`close`, the only way), which the reaper, an access to an
+//! Where a session dies: `registry/closing.rs` (`tear_down`, the only way), which the reaper, an access to an
 //! expired session, the middleware and the operator's handle all call. Where it is born:
 //! [`opening`] (`complete`). What decides *when*: [`activity`] (the word) and [`deadline`].
 //! Guards hold an `Arc<Record>` and never the registry; dropping one is an atomic write.

@@ -2,7 +2,7 @@
 //!
 //! # Ground rules
 //!
-//! * A session is closed by whoever wins its word, once, in [`Registry::tear_down`]: phase, map,
+//! * A session is closed by whoever wins its word, once, in `tear_down` ([`closing`]): phase, map,
 //!   streams and state, `closed()`, event, the server behind, permit, in this order.
 //! * Expiry is decided on access ([`Registry::enter`]); the reaper only reclaims what nobody asks
 //!   for.
@@ -11,9 +11,10 @@
 //! * Keys are ids that this layer or the server behind made up. What a client sends is looked up
 //!   and never inserted.
 
+mod closing;
+mod key;
+
 use std::{
-    borrow::Borrow,
-    hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -23,19 +24,19 @@ use std::{
 
 use dashmap::{DashMap, Entry as MapEntry};
 
+use self::key::Key;
 use super::{
     activity::{Enter, Exit, Word},
     clock::{Clock, Millis},
-    closer::{Closer, Farewell, Terminate},
+    closer::Closer,
     deadline::{Timeouts, Verdict},
-    events::{CloseReason, Events, Hook, SessionEvent},
+    events::{Events, Hook},
     guard::InFlight,
     handle::Session,
-    permits::{Permits, Stage, WhenFull},
+    permits::{Permits, WhenFull},
     principal::Principal,
     reaper::Reaper,
-    record::{Extras, Phase, Record, Remains},
-    shield::shielded,
+    record::Record,
     streams::OpenStream,
     tombstones::Tombstones,
     wheel::Wheel,
@@ -91,35 +92,6 @@ pub(crate) struct Registry {
     pub(super) waiting: AtomicUsize,
     me: Weak<Registry>,
 }
-
-/// A record under its id, so that the id is stored once.
-struct Key(Arc<Record>);
-
-impl Key {
-    fn as_str(&self) -> &str {
-        self.0.id().map_or("", SessionId::as_str)
-    }
-}
-
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for Key {}
 
 impl Registry {
     pub(crate) fn new(timeouts: Timeouts, limits: Limits, hooks: Vec<Hook>) -> Arc<Self> {
@@ -227,103 +199,6 @@ impl Registry {
         !matches!(verdict, Verdict::LookAgain(_))
     }
 
-    // --- closing -------------------------------------------------------------------------------
-
-    /// Closes the session and tells the server behind. False if somebody else already has.
-    pub(crate) fn close(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
-        self.close_as(record, reason, true)
-    }
-
-    /// Closes a session whose end the server behind knows of.
-    pub(crate) fn close_untold(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
-        self.close_as(record, reason, false)
-    }
-
-    fn close_as(&self, record: &Arc<Record>, reason: CloseReason, tell: bool) -> bool {
-        let won = record.activity.close();
-        if won {
-            self.tear_down(record, reason, tell);
-        }
-        won
-    }
-
-    /// Closes the session if its time is up; otherwise says when to look again.
-    pub(crate) fn look_at(&self, record: &Arc<Record>) -> Option<Millis> {
-        loop {
-            let (word, now) = (record.word(), self.clock.now());
-            if word.is_closed() {
-                return None;
-            }
-            match self.timeouts.verdict(word, record.opened_at(), now) {
-                Verdict::LookAgain(at) => return at,
-                Verdict::Close(reason) => {
-                    self.close(record, reason);
-                    return None;
-                }
-                // Fails if the word has moved since: then the verdict may be another.
-                Verdict::Expire(reason) => {
-                    if record.activity.expire(word) {
-                        self.tear_down(record, reason, true);
-                        return None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Closes the session if nothing is in flight. For eviction.
-    pub(super) fn evict(&self, record: &Arc<Record>) -> bool {
-        let evicted = record.activity.expire(record.word());
-        if evicted {
-            self.tear_down(record, CloseReason::Evicted, true);
-        }
-        evicted
-    }
-
-    /// The one way down. Called by whoever won the word, once.
-    pub(super) fn tear_down(&self, record: &Arc<Record>, reason: CloseReason, tell: bool) {
-        let mut remains = {
-            let mut cold = record.cold();
-            if let Phase::Opening { closed_early } = &mut cold.phase {
-                *closed_early = Some(reason);
-                return;
-            }
-            cold.close()
-        };
-        let Some(id) = record.id() else { return };
-        self.map.remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
-        if let Some(tombstones) = &self.tombstones {
-            tombstones.bury(id);
-        }
-        if let Some(permit) = &mut remains.permit {
-            permit.advance(Stage::Closing);
-        }
-        let (permit, terminate) = remains.release();
-        let lifetime = self.clock.now().saturating_sub(record.opened_at());
-        self.events.emit(SessionEvent::Closed {
-            session: record.fingerprint(),
-            principal: record.principal().cloned(),
-            reason,
-            lifetime: Duration::from_millis(lifetime),
-            requests: record.requests(),
-        });
-        if let Some(terminate) = terminate.filter(|_| tell && !record.is_issued_by_layer()) {
-            let session = self.handle(record);
-            self.closer.push(Farewell { session, terminate, permit });
-        }
-    }
-
-    /// Tells the server behind that a session it opened is not wanted: there was no place for it,
-    /// or its id cannot be used.
-    pub(crate) fn turn_away(&self, id: SessionId, terminate: Arc<dyn Terminate>) {
-        let record = Record::opening(self.clock.now(), None, None);
-        record.name(id, super::opening::Issuer::Inner);
-        record.activity.close();
-        drop(record.cold().close());
-        let session = self.handle(&Arc::new(record));
-        self.closer.push(Farewell { session, terminate, permit: None });
-    }
-
     // --- opening (see `opening`) ---------------------------------------------------------------
 
     /// False if the id is taken.
@@ -344,13 +219,6 @@ impl Registry {
             self.arm(Watched::Session(Arc::downgrade(record)), at);
         }
         self.reaper.ensure(&self.me);
-    }
-
-    /// A session that came in while everything was being closed goes too.
-    pub(super) fn close_if_shut_down(&self, record: &Arc<Record>) {
-        if self.mode() == Mode::ShutDown {
-            self.close(record, CloseReason::Shutdown);
-        }
     }
 
     // --- time ----------------------------------------------------------------------------------
@@ -401,43 +269,10 @@ impl Registry {
     }
 }
 
-impl Remains {
-    /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
-    pub(super) fn release(self) -> (Option<super::permits::Permit>, Option<Arc<dyn Terminate>>) {
-        if let Some(extras) = self.extras {
-            let Extras { state, streams, closed, .. } = *extras;
-            for stream in streams.into_iter().filter_map(|(_, one)| one.stream.upgrade()) {
-                stream.cut();
-            }
-            shielded("session state", || drop(state));
-            if let Some(closed) = closed {
-                closed.notify_waiters();
-            }
-        }
-        (self.permit, self.terminate)
-    }
-}
-
-impl Drop for Registry {
-    /// The last layer, service and handle are gone: nobody will ask for these sessions again.
-    fn drop(&mut self) {
-        for record in self.records() {
-            self.close(&record, CloseReason::Shutdown);
-        }
-        self.reaper.wake();
-    }
-}
-
 /// A 64th of the shortest time that anything is armed for: late by 1.6 % at most, and no finer than
 /// the timer nor coarser than a person notices.
 fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 impl std::fmt::Debug for Watched {

@@ -1,0 +1,154 @@
+//! Where a session dies.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Mode, Registry};
+use crate::{
+    lifecycle::{
+        clock::Millis,
+        closer::{Farewell, Terminate},
+        deadline::Verdict,
+        events::{CloseReason, SessionEvent},
+        opening::Issuer,
+        permits::{Permit, Stage},
+        record::{Extras, Phase, Record, Remains},
+        shield::shielded,
+    },
+    protocol::SessionId,
+};
+
+impl Registry {
+    /// Closes the session and tells the server behind. False if somebody else already has.
+    pub(crate) fn close(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
+        self.close_as(record, reason, true)
+    }
+
+    /// Closes a session whose end the server behind knows of.
+    pub(crate) fn close_untold(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
+        self.close_as(record, reason, false)
+    }
+
+    fn close_as(&self, record: &Arc<Record>, reason: CloseReason, tell: bool) -> bool {
+        let won = record.activity.close();
+        if won {
+            self.tear_down(record, reason, tell);
+        }
+        won
+    }
+
+    /// Closes the session if its time is up; otherwise says when to look again.
+    pub(crate) fn look_at(&self, record: &Arc<Record>) -> Option<Millis> {
+        loop {
+            let (word, now) = (record.word(), self.clock.now());
+            if word.is_closed() {
+                return None;
+            }
+            match self.timeouts.verdict(word, record.opened_at(), now) {
+                Verdict::LookAgain(at) => return at,
+                Verdict::Close(reason) => {
+                    self.close(record, reason);
+                    return None;
+                }
+                // Fails if the word has moved since: then the verdict may be another.
+                Verdict::Expire(reason) => {
+                    if record.activity.expire(word) {
+                        self.tear_down(record, reason, true);
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the session if nothing is in flight. For eviction.
+    pub(in crate::lifecycle) fn evict(&self, record: &Arc<Record>) -> bool {
+        let evicted = record.activity.expire(record.word());
+        if evicted {
+            self.tear_down(record, CloseReason::Evicted, true);
+        }
+        evicted
+    }
+
+    /// The one way down. Called by whoever won the word, once.
+    pub(in crate::lifecycle) fn tear_down(
+        &self,
+        record: &Arc<Record>,
+        reason: CloseReason,
+        tell: bool,
+    ) {
+        let mut remains = {
+            let mut cold = record.cold();
+            if let Phase::Opening { closed_early } = &mut cold.phase {
+                *closed_early = Some(reason);
+                return;
+            }
+            cold.close()
+        };
+        let Some(id) = record.id() else { return };
+        self.map.remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
+        if let Some(tombstones) = &self.tombstones {
+            tombstones.bury(id);
+        }
+        if let Some(permit) = &mut remains.permit {
+            permit.advance(Stage::Closing);
+        }
+        let (permit, terminate) = remains.release();
+        let lifetime = self.clock.now().saturating_sub(record.opened_at());
+        self.events.emit(SessionEvent::Closed {
+            session: record.fingerprint(),
+            principal: record.principal().cloned(),
+            reason,
+            lifetime: Duration::from_millis(lifetime),
+            requests: record.requests(),
+        });
+        if let Some(terminate) = terminate.filter(|_| tell && !record.is_issued_by_layer()) {
+            let session = self.handle(record);
+            self.closer.push(Farewell { session, terminate, permit });
+        }
+    }
+
+    /// Tells the server behind that a session it opened is not wanted: there was no place for it,
+    /// or its id cannot be used.
+    pub(crate) fn turn_away(&self, id: SessionId, terminate: Arc<dyn Terminate>) {
+        let record = Record::opening(self.clock.now(), None, None);
+        record.name(id, Issuer::Inner);
+        record.activity.close();
+        drop(record.cold().close());
+        let session = self.handle(&Arc::new(record));
+        self.closer.push(Farewell { session, terminate, permit: None });
+    }
+
+    /// A session that came in while everything was being closed goes too.
+    pub(in crate::lifecycle) fn close_if_shut_down(&self, record: &Arc<Record>) {
+        if self.mode() == Mode::ShutDown {
+            self.close(record, CloseReason::Shutdown);
+        }
+    }
+}
+
+impl Remains {
+    /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
+    pub(in crate::lifecycle) fn release(self) -> (Option<Permit>, Option<Arc<dyn Terminate>>) {
+        if let Some(extras) = self.extras {
+            let Extras { state, streams, closed, .. } = *extras;
+            for stream in streams.into_iter().filter_map(|(_, one)| one.stream.upgrade()) {
+                stream.cut();
+            }
+            shielded("session state", || drop(state));
+            if let Some(closed) = closed {
+                closed.notify_waiters();
+            }
+        }
+        (self.permit, self.terminate)
+    }
+}
+
+impl Drop for Registry {
+    /// The last layer, service and handle are gone: nobody will ask for these sessions again.
+    fn drop(&mut self) {
+        for record in self.records() {
+            self.close(&record, CloseReason::Shutdown);
+        }
+        self.reaper.wake();
+    }
+}
