@@ -213,6 +213,59 @@ async fn a_request_turned_away_beside_one_that_counts_takes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_is_gone_one_tick_after_its_deadline_whatever_was_turned_away_before() {
+    let tick = Duration::from_millis(156);
+    for (after, length) in [(100, 50), (4_900, 600), (9_000, 900), (9_900, 99), (9_900, 600)] {
+        let world = World::new(|layer| layer.idle_timeout(SECOND * 10).unused_timeout(IDLE));
+        let id = world.open().await;
+        pass(SECOND * 5).await;
+        assert_eq!(world.ping(&id).await, 200);
+        let deadline = tokio::time::Instant::now() + SECOND * 10;
+        pass(Duration::from_millis(after)).await;
+        world.ask(call_with(&id, "status", &json!({ "code": 400, "ms": length }))).await;
+        let due = deadline.max(tokio::time::Instant::now());
+        while !world.sessions.is_empty() {
+            pass(Duration::from_millis(1)).await;
+        }
+        let late = tokio::time::Instant::now() - due;
+        assert!(late <= tick, "{late:?} late after a 400 of {length} ms, {after} ms in");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tick_is_the_same_for_sessions_that_open_at_any_time() {
+    let world = World::new(|layer| layer.unused_timeout(SECOND * 640));
+    for offset in [0, 1, 100, 499, 777, 999] {
+        let held = world.open_used().await;
+        let stream = world.send(call(&held, "endless")).await;
+        pass(Duration::from_millis(offset)).await;
+        let id = world.open_used().await;
+        let deadline = tokio::time::Instant::now() + IDLE;
+        let session = world.sessions.get(&id).unwrap();
+        session.closed().await;
+        let late = tokio::time::Instant::now() - deadline;
+        assert!(late <= SECOND, "{late:?} late");
+        drop(stream);
+    }
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_is_not_answered_closes_after_the_close_timeout() {
+    let world = World::new(|layer| layer.close_timeout(SECOND * 5));
+    let id = world.open_used().await;
+    let unread = world.send(get(&id)).await;
+    world.server.change(|manners| manners.delete_status = None);
+    let answer = tokio::time::timeout(SECOND * 5 + TICK, world.send(delete(&id))).await;
+    assert!(answer.is_err());
+    assert_eq!((world.sessions.len(), world.server.open_bodies()), (0, 0));
+    assert_eq!(world.events()[1], "closed client");
+    drop(unread);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_failures_of_the_server_count_as_activity() {
     let world = World::new(|layer| layer);
     let id = world.open_used().await;

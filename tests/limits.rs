@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::*;
 use http::Request;
 use mcp_session_layer::{CloseReason, McpSessionLayer, WhenFull};
+use serde_json::json;
 use tokio::time::{Instant, advance};
 
 /// The caller named in `x-user`.
@@ -223,6 +224,43 @@ async fn a_principal_that_waits_in_vain_is_told_of_its_own_cap() {
         world.ask(as_user(initialize(), "alice")).await.status.as_u16(),
     ];
     assert!(statuses == [200, 429] || statuses == [200, 200], "{statuses:?}");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_recovers_from_a_404_gets_the_place_of_its_lost_session() {
+    for per_principal in [true, false] {
+        let world = World::new(|layer| {
+            let layer = by_user(layer);
+            if per_principal { layer.max_sessions_per_principal(1) } else { layer.max_sessions(1) }
+        });
+        world.server.change(|manners| manners.delete_delay = Duration::from_millis(20));
+        let opened = world.ask(as_user(initialize(), "alice")).await;
+        let id = opened.id().unwrap().to_owned();
+        assert_eq!(world.ask(as_user(call(&id, "ping"), "alice")).await.status, 200);
+        advance(IDLE).await;
+        world.ask(as_user(call(&id, "ping"), "alice")).await.assert_lost();
+        assert_eq!(world.ask(as_user(initialize(), "alice")).await.status, 200);
+        world.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_turned_away_does_not_hide_an_expiry_from_a_newcomer() {
+    let world = World::new(|layer| layer.max_sessions(1));
+    let id = world.open_used().await;
+    pass(IDLE / 2).await;
+    assert_eq!(world.ping(&id).await, 200);
+    pass(IDLE / 2 - SECOND).await;
+    // In flight when the newcomer walks the table, and turned away before the deadline.
+    let turned_away = call_with(&id, "status", &json!({ "code": 400, "ms": 2_000 }));
+    let (_, refused) = tokio::join!(world.ask(turned_away), async {
+        pass(SECOND).await;
+        world.ask(initialize()).await.status
+    });
+    assert_eq!(refused, 503);
+    advance(IDLE / 2 - SECOND).await;
+    assert_eq!(world.ask(initialize()).await.status, 200, "it expired just now");
     world.finish().await;
 }
 

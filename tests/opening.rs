@@ -428,26 +428,131 @@ async fn a_failed_initialize_resolves_closed_for_its_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_to_initialize_may_stream_and_holds_the_session() {
-    let server = FakeServer::with(|manners| manners.issues_ids = false);
-    let world = World::around(server, |layer| layer.unused_timeout(SECOND));
-    let mut request = initialize_body();
-    request["method"] = json!("initialize");
+async fn an_unread_answer_to_initialize_does_not_keep_its_session() {
     let slow = service_fn(|_: Request<Body>| async {
-        let stream = futures_util::stream::once(async {
-            tokio::time::sleep(SECOND * 10).await;
-            Ok::<_, std::convert::Infallible>("data: {}\n\n")
-        });
+        let stream = futures_util::stream::pending::<Result<&str, std::convert::Infallible>>();
         let response = Response::builder().header("content-type", "text/event-stream");
         Ok::<_, std::convert::Infallible>(response.body(Body::from_stream(stream)).unwrap())
     });
     let layer = McpSessionLayer::new().unused_timeout(SECOND);
     let sessions = layer.sessions();
-    let reply = read(layer.layer(slow).oneshot(initialize()).await.unwrap()).await;
-    assert_eq!(reply.body, "data: {}\n\n");
-    assert_eq!(sessions.len(), 1, "unused since its answer has ended");
+    let answer = layer.layer(slow).oneshot(initialize()).await.unwrap();
+    assert_eq!(sessions.len(), 1);
     pass(SECOND + TICK).await;
     assert_eq!(sessions.len(), 0);
+    assert_eq!(read(answer).await.body, "", "and ends with it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_during_initialize_is_no_use_of_the_session() {
+    let holding = service_fn(|request: Request<Body>| async move {
+        drop(request.extensions().get::<Session>().map(Session::hold));
+        Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}")))
+    });
+    let layer = McpSessionLayer::new().unused_timeout(SECOND);
+    let sessions = layer.sessions();
+    read(layer.layer(holding).oneshot(initialize()).await.unwrap()).await;
+    pass(SECOND + TICK).await;
+    assert_eq!(sessions.stats().closed.get(mcp_session_layer::CloseReason::Unused), 1);
+}
+
+/// Bodies that some server may take for an `initialize` and we do not.
+fn disguised() -> Vec<Request<Body>> {
+    let plain = initialize_body().to_string();
+    let mut requests: Vec<_> = [
+        format!("{plain}{}", " ".repeat(70_000)),
+        format!("\u{feff}{plain}"),
+        plain.replace("\"id\":1", "\"id\":NaN"),
+    ]
+    .into_iter()
+    .map(json_post)
+    .collect();
+    for content_type in ["text/plain", "application/json-rpc", "application/octet-stream"] {
+        let mut request = json_post(plain.clone());
+        request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+        requests.push(request);
+    }
+    requests
+}
+
+/// A server that opens a session for any POST.
+fn gullible(
+    open: Arc<std::sync::Mutex<std::collections::HashSet<String>>>,
+) -> impl tower::Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = std::convert::Infallible,
+    Future = impl Send,
+> + Clone
++ Send {
+    service_fn(move |request: Request<Body>| {
+        let open = open.clone();
+        async move {
+            if request.method() == Method::DELETE {
+                let id = request.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+                tokio::time::sleep(SECOND).await;
+                open.lock().unwrap().remove(&id);
+                return Ok(Response::new(Body::empty()));
+            }
+            tokio::time::sleep(SECOND).await;
+            let id = uuid::Uuid::new_v4().to_string();
+            open.lock().unwrap().insert(id.clone());
+            let response = Response::builder().header("mcp-session-id", id);
+            Ok(response.body(Body::from("{}")).unwrap())
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hang_up_leaves_nothing_also_where_no_initialize_was_recognised() {
+    for request in disguised() {
+        let open = Arc::default();
+        let layer = McpSessionLayer::new();
+        let call = layer.layer(gullible(Arc::clone(&open))).oneshot(request);
+        assert!(tokio::time::timeout(SECOND / 2, call).await.is_err());
+        pass(SECOND * 5).await;
+        assert_eq!(open.lock().unwrap().len(), 0);
+        let stats = layer.sessions().stats();
+        assert_eq!((stats.live, stats.closing), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_without_a_place_are_turned_away_in_bounds() {
+    let open = Arc::default();
+    let layer = McpSessionLayer::new().max_sessions(1);
+    let service = layer.layer(gullible(Arc::clone(&open)));
+    let flood = (0..2_000u64).map(|n| {
+        let service = service.clone();
+        async move {
+            pass(Duration::from_millis(n * 10)).await;
+            let request = disguised().swap_remove(0);
+            service.oneshot(request).await.unwrap().status().as_u16()
+        }
+    });
+    let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (watch, seen) = (most.clone(), open.clone());
+    let watcher = tokio::spawn(async move {
+        loop {
+            watch.fetch_max(seen.lock().unwrap().len(), std::sync::atomic::Ordering::SeqCst);
+            pass(Duration::from_millis(5)).await;
+        }
+    });
+    let statuses = futures_util::future::join_all(flood).await;
+    watcher.abort();
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)));
+    let most = most.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(most < 500, "the server had {most} sessions at once, under a cap of 1");
+    pass(SECOND * 120).await;
+    assert_eq!(open.lock().unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_id_of_the_server_is_marked_as_a_secret() {
+    let world = World::new(|layer| layer);
+    let reply = world.ask(initialize()).await;
+    assert!(reply.headers["mcp-session-id"].is_sensitive());
+    assert_eq!(reply.headers.get_all("mcp-session-id").iter().count(), 1);
     world.finish().await;
 }
 

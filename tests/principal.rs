@@ -106,3 +106,32 @@ async fn an_unrecognised_initialize_of_nobody_is_closed_again() {
     assert_eq!(world.server.sessions().len(), 0);
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn there_is_no_way_past_the_owner_below_the_managed_path() {
+    use tower::{Layer, ServiceExt};
+    let fake = FakeServer::default();
+    let server = fake.clone();
+    let server = tower::service_fn(move |mut request: Request<axum::body::Body>| {
+        // As rmcp does: the path is not looked at.
+        *request.uri_mut() = "/mcp".parse().unwrap();
+        server.clone().oneshot(request)
+    });
+    let layer = owned(McpSessionLayer::new()).path("/mcp");
+    let app = axum::Router::new().nest_service("/mcp", server).layer(layer.clone());
+    let ask = |request: Request<axum::body::Body>, path: &str| {
+        let mut request = request;
+        *request.uri_mut() = path.parse().unwrap();
+        app.clone().oneshot(request)
+    };
+    let opened = ask(as_user(initialize(), "alice"), "/mcp").await.unwrap();
+    let id = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    for path in ["/mcp", "/mcp/", "/mcp/x", "/mcp//"] {
+        let stolen = ask(as_user(call(&id, "ping"), "mallory"), path).await.unwrap();
+        assert_eq!(stolen.status(), 404, "{path}");
+        let nobody = ask(initialize(), path).await.unwrap();
+        assert_eq!(nobody.status(), 403, "{path}");
+    }
+    assert_eq!(fake.seen().len(), 1);
+    drop(layer.layer(fake));
+}

@@ -111,6 +111,28 @@ async fn shutdown_does_not_wait_for_a_server_that_never_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_get_that_is_answered_after_the_shutdown_began_ends_at_once() {
+    let late = tower::service_fn(|request: http::Request<axum::body::Body>| async move {
+        if request.method() != http::Method::GET {
+            return Ok::<_, std::convert::Infallible>(http::Response::new("{}".into()));
+        }
+        tokio::time::sleep(SECOND).await;
+        let silence = futures_util::stream::pending::<Result<&str, std::convert::Infallible>>();
+        Ok(http::Response::new(axum::body::Body::from_stream(silence)))
+    });
+    let layer = McpSessionLayer::new();
+    let service = layer.layer(late);
+    let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    let before = Instant::now();
+    let (answer, ()) = tokio::join!(service.oneshot(get(opened.id().unwrap())), async {
+        tokio::task::yield_now().await;
+        layer.sessions().shutdown(SECOND * 30).await;
+    });
+    assert!(before.elapsed() < SECOND * 2, "{:?}", before.elapsed());
+    assert_eq!(read(answer.unwrap()).await.body, "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutdown_may_be_called_twice_and_dropped_half_way() {
     let world = World::new(|layer| layer);
     let id = world.open_used().await;
@@ -208,8 +230,11 @@ async fn a_subscriber_gets_the_events_and_one_that_sleeps_holds_nobody_up() {
     for _ in 0..3_000 {
         world.ask(call("unknown", "ping")).await;
     }
-    assert!(sleeper.recv().await.is_some());
-    assert_eq!(sleeper.missed(), 3_003 - 1_024);
+    for kind in ["Opened", "Closed", "Rejected"] {
+        let event = format!("{:?}", sleeper.recv().await.unwrap());
+        assert!(event.starts_with(kind), "a flood of rejections displaces nothing: {event}");
+    }
+    assert_eq!(sleeper.missed(), 3_001 - 1_024);
     world.finish().await;
 }
 

@@ -55,8 +55,8 @@ async fn a_restored_stream_is_owned_too() {
 #[tokio::test(start_paused = true)]
 async fn what_the_server_does_not_know_either_is_not_adopted() {
     let world = World::new(forwarding);
-    assert_eq!(world.ping("unknown").await, 404);
-    assert_eq!(world.server.seen().len(), 1);
+    world.ask(call("unknown", "ping")).await.assert_lost();
+    assert_eq!(world.server.seen().len(), 1, "it was asked");
     world.server.remember("failing");
     let failing = call_with("failing", "status", &json!({ "code": 500 }));
     assert_eq!(world.ask(failing).await.status, 500);
@@ -114,7 +114,9 @@ async fn a_restored_session_belongs_to_who_restored_it() {
         request.headers_mut().insert("x-user", user.parse().unwrap());
         request
     };
-    assert_eq!(world.ask(call("from-before", "ping")).await.status, 403, "nobody cannot own it");
+    world.ask(call("from-before", "ping")).await.assert_lost();
+    world.ask(delete("from-before")).await.assert_lost();
+    assert!(world.server.has("from-before"), "who cannot own it cannot end it");
     assert_eq!(world.ask(as_user("alice")).await.status, 200);
     world.ask(as_user("mallory")).await.assert_lost();
     world.finish().await;
@@ -126,5 +128,58 @@ async fn restoring_counts_against_the_cap() {
     world.open_used().await;
     world.server.remember("from-before");
     assert_eq!(world.ping("from-before").await, 503);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_during_a_restore_ends_the_session_at_its_next_request() {
+    let world = World::new(forwarding);
+    world.server.remember("from-before");
+    let slow = call_with("from-before", "sleep", &json!({ "ms": 1_000 }));
+    let (slow, ()) = tokio::join!(world.ask(slow), async {
+        pass(SECOND / 2).await;
+        // The client gives up on its first call, and on the session.
+        world.ask(delete("from-before")).await;
+    });
+    assert_eq!(slow.status, 200);
+    assert_eq!(world.ping("from-before").await, 404);
+    pass(IDLE + TICK).await;
+    assert_eq!(world.sessions.len(), 0);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_restore_together_all_get_a_handle_that_works() {
+    let world = World::new(forwarding);
+    world.server.remember("from-before");
+    let calls = (0..8).map(|_| world.ask(call_with("from-before", "hold", &json!({ "ms": 10 }))));
+    for reply in futures_util::future::join_all(calls).await {
+        assert_eq!(reply.status, 200);
+    }
+    let named = world.server.seen().iter().filter(|seen| seen.session.is_some()).count();
+    assert_eq!((named, world.sessions.len()), (8, 1));
+    let names: std::collections::HashSet<_> =
+        world.server.seen().iter().map(|seen| seen.session).collect();
+    assert_eq!(names.len(), 1, "one session, under its id from the start");
+    pass(SECOND).await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_call_takes_as_long_as_it_takes() {
+    let world = World::new(|layer| forwarding(layer).open_timeout(SECOND));
+    world.server.remember("from-before");
+    let long = call_with("from-before", "sleep", &json!({ "ms": 40_000 }));
+    assert_eq!(world.ask(long).await.status, 200);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_leaves_the_store_its_sessions() {
+    let world = World::new(forwarding);
+    let id = world.open_used().await;
+    world.sessions.shutdown(SECOND).await;
+    assert!(world.server.has(&id), "for the next process");
+    assert_eq!(world.server.count(&Method::DELETE), 0);
     world.finish().await;
 }

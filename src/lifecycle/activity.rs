@@ -93,7 +93,7 @@ pub(crate) enum Enter {
 pub(crate) enum Exit {
     /// A request that counts: stamps the word and marks the session used.
     Touch,
-    /// The `initialize` that opened the session: stamps, but the session is still unused.
+    /// The `initialize` that opened the session, or a hold: stamps, but makes no use of it.
     Stamp,
     /// A request that the server turned away: the deadline stays where it was.
     Quiet,

@@ -3,7 +3,7 @@
 //! At the cap, in this order: reclaim what has expired, evict if that is wanted, wait for closes
 //! that are under way (their permits are about to come back), refuse.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use tokio::time::timeout;
 
@@ -11,7 +11,7 @@ use super::{
     clock::Millis,
     deadline::Verdict,
     opening::Opening,
-    permits::{Full, Permit, Stage, WhenFull},
+    permits::{Full, Permit, WhenFull},
     principal::Principal,
     record::Record,
     registry::{Mode, Registry},
@@ -20,6 +20,9 @@ use crate::protocol::{ClientInfo, Rejection};
 
 /// Expired sessions closed in one go, so that one unlucky client does not close a million.
 const RECLAIM_AT_ONCE: usize = 64;
+
+/// Walks for one that stays idle until it is evicted.
+const EVICT_ATTEMPTS: usize = 4;
 
 impl Registry {
     /// Takes a permit and starts a session under it.
@@ -51,8 +54,6 @@ impl Registry {
             Ok(permit) => return Ok(permit),
             Err(full) => full,
         };
-        let _waiting = Waiting::enter(self);
-        let mut made_room = false;
         let waited = timeout(self.closer().limit(), async {
             loop {
                 // Armed before the attempt: a permit that comes back in between wakes us.
@@ -63,17 +64,11 @@ impl Registry {
                     Ok(permit) => return Ok(permit),
                     Err(full) => full,
                 };
-                // One session closed is one permit to come. Whoever is woken by another's goes on
-                // waiting for it, and closes no second one.
-                let hopeful = match full {
-                    Full::Table => self.closes_suffice(),
-                    Full::Principal => made_room,
-                };
-                if hopeful {
+                // One session closed is one permit to come. Whoever is woken by another's waits
+                // again, and closes no second one.
+                if let Some(_waiting) = self.permits().queue(full, principal) {
                     released.await;
-                } else if self.make_room(full, principal) {
-                    made_room = true;
-                } else {
+                } else if !self.make_room(full, principal) {
                     return Err(rejection(full));
                 }
             }
@@ -98,21 +93,17 @@ impl Registry {
             || self.limits().when_full == WhenFull::EvictIdle && self.evict_idle(principal)
     }
 
-    /// Whether as many permits are about to come back as are waited for.
-    fn closes_suffice(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) <= self.permits().count(Stage::Closing)
-    }
-
     /// Closes what has expired and the reaper has not come to.
     ///
     /// Walks the table, but not again before anything can have expired since: deadlines only move
-    /// away, and a session opened meanwhile lowers the mark. A flood at the cap pays one load.
+    /// away, and a session opened meanwhile lowers the mark. A flood at the cap pays for a lock.
     fn reclaim_expired(&self) -> Vec<Arc<Record>> {
+        // One walk at a time: who comes second finds what the first has found out.
+        let mut reclaim_at = self.reclaim_at();
         let now = self.clock().now();
-        if now < self.reclaim_at.load(Ordering::Acquire) {
+        if now < *reclaim_at {
             return Vec::new();
         }
-        self.reclaim_at.store(Millis::MAX, Ordering::Release);
         let mut expired = Vec::new();
         let mut next = Millis::MAX;
         self.scan(|record| match self.timeouts().verdict(record.word(), record.opened_at(), now) {
@@ -120,43 +111,35 @@ impl Registry {
             _ if expired.len() < RECLAIM_AT_ONCE => expired.push(Arc::clone(record)),
             _ => next = now,
         });
-        self.reclaim_at.fetch_min(next, Ordering::AcqRel);
+        *reclaim_at = next;
+        drop(reclaim_at);
         for record in &expired {
-            self.look_at(record);
+            if let Some(at) = self.look_at(record) {
+                self.expect_expiry(at);
+            }
         }
         expired
     }
 
     /// Closes the longest idle session of the same principal, if one is idle.
     fn evict_idle(&self, principal: Option<&Principal>) -> bool {
-        let mut idlest: Option<(Millis, Arc<Record>)> = None;
+        // The one that was found may have been used meanwhile; then another is the longest idle.
+        (0..EVICT_ATTEMPTS)
+            .any(|_| self.longest_idle(principal).is_some_and(|record| self.evict(&record)))
+    }
+
+    fn longest_idle(&self, principal: Option<&Principal>) -> Option<Arc<Record>> {
+        let mut longest: Option<(Millis, Arc<Record>)> = None;
         self.scan(|record| {
             let word = record.word();
-            let eligible = !word.is_closed()
-                && word.in_flight() == 0
-                && record.principal() == principal
-                && idlest.as_ref().is_none_or(|(since, _)| word.last_activity() < *since);
-            if eligible {
-                idlest = Some((word.last_activity(), Arc::clone(record)));
+            let since = word.last_activity();
+            let eligible =
+                !word.is_closed() && word.in_flight() == 0 && record.principal() == principal;
+            if eligible && longest.as_ref().is_none_or(|(longest, _)| since < *longest) {
+                longest = Some((since, Arc::clone(record)));
             }
         });
-        idlest.is_some_and(|(_, record)| self.evict(&record))
-    }
-}
-
-/// One who waits for the permit of a session that is being closed.
-struct Waiting<'a>(&'a Registry);
-
-impl<'a> Waiting<'a> {
-    fn enter(registry: &'a Registry) -> Self {
-        registry.waiting.fetch_add(1, Ordering::AcqRel);
-        Self(registry)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        longest.map(|(_, record)| record)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -54,14 +54,26 @@ pub(crate) enum Terminated {
 pub(super) struct Farewell {
     pub(super) session: Session,
     pub(super) terminate: Arc<dyn Terminate>,
-    /// Given back when the telling is over. `None` if there was no place to be had for the session.
+    /// Given back when the telling is over.
     pub(super) permit: Option<Permit>,
+    /// Set instead of a permit if there was no place to be had for the session.
+    pub(super) stray: Option<Stray>,
+}
+
+/// One session of the server behind that no permit counts.
+pub(super) struct Stray(Arc<Closer>);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        self.0.strays.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 pub(super) struct Closer {
     limit: Duration,
     inner: Mutex<Inner>,
     failures: AtomicU64,
+    strays: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -74,7 +86,12 @@ struct Inner {
 
 impl Closer {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, inner: Mutex::default(), failures: AtomicU64::new(0) }
+        Self {
+            limit,
+            inner: Mutex::default(),
+            failures: AtomicU64::new(0),
+            strays: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn limit(&self) -> Duration {
@@ -83,6 +100,16 @@ impl Closer {
 
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that are being closed without a permit.
+    pub(super) fn strays(&self) -> usize {
+        self.strays.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stray(self: &Arc<Self>) -> Stray {
+        self.strays.fetch_add(1, Ordering::AcqRel);
+        Stray(Arc::clone(self))
     }
 
     pub(super) fn push(self: &Arc<Self>, farewell: Farewell) {
@@ -115,7 +142,7 @@ impl Closer {
     }
 
     async fn tell(&self, farewell: Farewell) {
-        let Farewell { session, terminate, permit } = farewell;
+        let Farewell { session, terminate, permit, stray } = farewell;
         let name = session.fingerprint();
         let Some(call) = shielded("terminate", || terminate.terminate(session)) else {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -133,7 +160,7 @@ impl Closer {
             self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(session = %name, failure, "the server behind may still have the session");
         }
-        drop(permit);
+        drop((permit, stray));
     }
 }
 

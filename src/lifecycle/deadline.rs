@@ -31,12 +31,14 @@ impl Timeouts {
         let Some((span, reason)) = self.patience(word) else {
             return Verdict::LookAgain(lifetime);
         };
-        // In flight, the deadline is not known yet, but it cannot be before a request that ends now
-        // would have it. A request that is turned away leaves an earlier one: its exit looks at once.
-        let idle_since = if word.in_flight() > 0 { now } else { word.last_activity() };
-        let idle_end = idle_since.saturating_add(span);
+        let mut idle_end = word.last_activity().saturating_add(span);
         if now >= idle_end {
-            return Verdict::Expire(reason);
+            if word.in_flight() == 0 {
+                return Verdict::Expire(reason);
+            }
+            // Held past the deadline. If what holds it counts, the next deadline is a whole span
+            // after its end; if it is turned away, its exit looks at once.
+            idle_end = now.saturating_add(span);
         }
         Verdict::LookAgain(Some(lifetime.map_or(idle_end, |end| end.min(idle_end))))
     }
@@ -100,6 +102,9 @@ mod tests {
 
     #[test]
     fn work_in_flight_is_ended_by_the_lifetime_alone() {
+        let spans = Timeouts { unused: None, ..ALL };
+        assert_eq!(spans.verdict(in_flight(), 0, 60), Verdict::LookAgain(Some(100)));
+        assert_eq!(spans.verdict(in_flight(), 0, 100), Verdict::LookAgain(Some(200)));
         assert_eq!(ALL.verdict(in_flight(), 0, 999), Verdict::LookAgain(Some(1_000)));
         assert_eq!(ALL.verdict(in_flight(), 0, 1_000), Verdict::Close(CloseReason::Lifetime));
     }

@@ -127,6 +127,8 @@ pub(crate) type Hook = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
 pub(crate) struct Events {
     hooks: Vec<Hook>,
     feed: broadcast::Sender<SessionEvent>,
+    /// Apart: a flood of bad requests must not push lives and deaths out of the backlog.
+    rejections: broadcast::Sender<SessionEvent>,
     opened: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
     rejected: AtomicU64,
@@ -137,6 +139,7 @@ impl Events {
         Self {
             hooks,
             feed: broadcast::Sender::new(BACKLOG),
+            rejections: broadcast::Sender::new(BACKLOG),
             opened: AtomicU64::new(0),
             closed: Default::default(),
             rejected: AtomicU64::new(0),
@@ -146,18 +149,26 @@ impl Events {
     /// Counts, logs and hands out, in this order; never call it with a lock held.
     pub(crate) fn emit(&self, event: SessionEvent) {
         self.count(&event);
-        log(&event);
+        shielded("tracing subscriber", || log(&event));
         for hook in &self.hooks {
             shielded("event hook", || hook(&event));
         }
-        if self.feed.receiver_count() > 0 {
+        let feed = match event {
+            SessionEvent::Rejected { .. } => &self.rejections,
+            _ => &self.feed,
+        };
+        if feed.receiver_count() > 0 {
             // Fails only when the last subscriber has just left.
-            let _ = self.feed.send(event);
+            let _ = feed.send(event);
         }
     }
 
     pub(crate) fn subscribe(&self) -> SessionEvents {
-        SessionEvents { feed: BroadcastStream::new(self.feed.subscribe()), missed: 0 }
+        SessionEvents {
+            feed: BroadcastStream::new(self.feed.subscribe()),
+            rejections: BroadcastStream::new(self.rejections.subscribe()),
+            missed: 0,
+        }
     }
 
     pub(super) fn opened(&self) -> u64 {
@@ -205,9 +216,11 @@ impl fmt::Debug for Events {
 /// A stream of events, from when it was made; ends when the layer is gone.
 ///
 /// From [`Sessions::subscribe`](crate::Sessions::subscribe). It never holds the layer up: a
-/// subscriber that falls 1,024 events behind misses the oldest, see [`missed`](Self::missed).
+/// subscriber that falls 1,024 behind misses the oldest, see [`missed`](Self::missed). Rejections
+/// are counted apart and come after what else there is, so a flood of them displaces nothing.
 pub struct SessionEvents {
     feed: BroadcastStream<SessionEvent>,
+    rejections: BroadcastStream<SessionEvent>,
     missed: u64,
 }
 
@@ -227,13 +240,21 @@ impl Stream for SessionEvents {
     type Item = SessionEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            match std::task::ready!(Pin::new(&mut self.feed).poll_next(cx)) {
-                Some(Ok(event)) => return Poll::Ready(Some(event)),
-                Some(Err(BroadcastStreamRecvError::Lagged(missed))) => self.missed += missed,
-                None => return Poll::Ready(None),
+        let this = &mut *self;
+        for feed in [&mut this.feed, &mut this.rejections] {
+            loop {
+                match Pin::new(&mut *feed).poll_next(cx) {
+                    Poll::Ready(Some(Ok(event))) => return Poll::Ready(Some(event)),
+                    Poll::Ready(Some(Err(BroadcastStreamRecvError::Lagged(missed)))) => {
+                        this.missed += missed;
+                    }
+                    // Both end with the layer.
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Pending => break,
+                }
             }
         }
+        Poll::Pending
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    clock::Clock, events::CloseReason, guard::Hold, principal::Principal, record::Record,
-    registry::Registry, snapshot::SessionInfo, state::State,
+    activity::Exit, clock::Clock, events::CloseReason, guard::Hold, principal::Principal,
+    record::Record, registry::Registry, snapshot::SessionInfo, state::State,
 };
 use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 
@@ -119,7 +119,9 @@ impl Session {
     /// [`SessionClosed`] if there is nothing left to hold.
     pub fn hold(&self) -> Result<Hold, SessionClosed> {
         let registry = self.registry.upgrade().ok_or(SessionClosed)?;
-        registry.hold(&self.record).map(Hold::new).map_err(|_| SessionClosed)
+        // Not a use: a handler may hold the session while `initialize` is being answered.
+        let held = registry.hold(Arc::clone(&self.record), Exit::Stamp);
+        held.map(Hold::new).map_err(|_| SessionClosed)
     }
 
     /// Resolves when the session has closed, for whatever reason; at once if it already has.

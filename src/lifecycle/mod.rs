@@ -38,7 +38,7 @@ pub(crate) use self::{
     record::Record,
     registry::{Limits, Registry},
     shield::shielded,
-    streams::{Lease, OpenStream, StreamSeat},
+    streams::{Lease, OpenStream, StreamSeat, Timed},
 };
 pub use self::{
     events::{CloseReason, SessionEvent, SessionEvents},

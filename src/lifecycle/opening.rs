@@ -54,6 +54,11 @@ impl Opening {
         self.registry.handle(&self.record)
     }
 
+    /// Gives the session its id before it is open, where that is known.
+    pub(crate) fn name(&self, id: SessionId) {
+        self.record.name(id, Issuer::Inner);
+    }
+
     /// Puts the session into the table, held by the guard that is returned.
     pub(crate) fn complete(
         mut self,

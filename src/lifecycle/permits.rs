@@ -1,18 +1,37 @@
 //! The cap: live + opening + closing sessions never exceed it, not even for a moment.
 //!
-//! A [`Permit`] is one place under the cap. It is taken before the server behind hears of a new
-//! session and given back, by dropping it, when the server has been told of the close or that was
-//! given up. It travels opening -> record -> closer; wherever it is dropped, the counts are right.
+//! # Ground rules
+//!
+//! * A [`Permit`] is one place under the cap. It is taken before the server behind hears of a new
+//!   session and given back, by dropping it, when the server has been told of the close or that was
+//!   given up. It travels opening -> record -> closer; wherever it is dropped, the counts are right.
+//! * The three counts of a cap are one word, so their sum is exact at any moment:
+//!
+//! ```text
+//! [ closing : 21 | live : 21 | opening : 21 ]
+//! ```
+//!
+//! * Whoever waits for a permit waits for one that is closing. There are never more who wait than
+//!   closes under way: the others are told at once that there is no place.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::{Notify, futures::Notified};
 
 use super::principal::Principal;
+
+/// Bits of one count.
+const WIDTH: u32 = 21;
+
+/// The highest cap that can be counted, and more than a machine holds.
+const MOST: usize = (1 << WIDTH) - 1;
+
+/// Each who waits may hold a request body; the rest is refused.
+const LONGEST_QUEUE: usize = 256;
 
 /// What to do when a cap is reached and nothing expired can be reclaimed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,24 +61,48 @@ pub(crate) enum Stage {
     Closing,
 }
 
-#[derive(Debug)]
+/// The counts of one cap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts(u64);
+
+impl Counts {
+    const fn one(stage: Stage) -> u64 {
+        1 << (WIDTH * stage as u32)
+    }
+
+    fn of(self, stage: Stage) -> usize {
+        (self.0 >> (WIDTH * stage as u32)) as usize & MOST
+    }
+
+    fn total(self) -> usize {
+        self.of(Stage::Opening) + self.of(Stage::Live) + self.of(Stage::Closing)
+    }
+}
+
+/// What one principal has.
+#[derive(Debug, Default)]
+struct Share {
+    counts: Counts,
+    waiting: usize,
+}
+
 pub(crate) struct Permits {
     max: usize,
     max_per_principal: Option<usize>,
-    used: AtomicUsize,
-    stages: [AtomicUsize; 3],
-    by_principal: DashMap<Principal, usize, foldhash::fast::RandomState>,
+    counts: AtomicU64,
+    waiting: AtomicUsize,
+    shares: DashMap<Principal, Share, foldhash::fast::RandomState>,
     released: Notify,
 }
 
 impl Permits {
     pub(crate) fn new(max: usize, max_per_principal: Option<usize>) -> Self {
         Self {
-            max,
-            max_per_principal,
-            used: AtomicUsize::new(0),
-            stages: Default::default(),
-            by_principal: DashMap::default(),
+            max: max.min(MOST),
+            max_per_principal: max_per_principal.map(|max| max.min(MOST)),
+            counts: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            shares: DashMap::default(),
             released: Notify::new(),
         }
     }
@@ -67,34 +110,29 @@ impl Permits {
     pub(crate) fn acquire(self: &Arc<Self>, principal: Option<&Principal>) -> Result<Permit, Full> {
         // The principal first: a place in the table that is taken and given back would be missed by
         // others meanwhile, and would wake those who wait for one, the caller included.
-        let principal = principal.filter(|_| self.max_per_principal.is_some());
-        if let Some(principal) = principal {
-            self.enlist(principal)?;
+        let principal = principal.zip(self.max_per_principal);
+        if let Some((principal, max)) = principal {
+            self.enlist(principal, max)?;
         }
-        let place = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-            (used < self.max).then_some(used + 1)
+        let place = self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |counts| {
+            (Counts(counts).total() < self.max).then_some(counts + Counts::one(Stage::Opening))
         });
+        let principal = principal.map(|(principal, _)| principal);
         if place.is_err() {
-            if let Some(principal) = principal {
-                self.delist(principal.clone());
-            }
+            self.change(principal, |share| share.counts.0 -= Counts::one(Stage::Opening));
             return Err(Full::Table);
         }
-        self.stage(Stage::Opening).fetch_add(1, Ordering::AcqRel);
-        Ok(Permit {
-            permits: Arc::clone(self),
-            principal: principal.cloned(),
-            stage: Stage::Opening,
-        })
+        let principal = principal.cloned();
+        Ok(Permit { permits: Arc::clone(self), principal, stage: Stage::Opening })
     }
 
     /// Permits out.
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
+        self.counts().total()
     }
 
     pub(crate) fn count(&self, stage: Stage) -> usize {
-        self.stage(stage).load(Ordering::Acquire)
+        self.counts().of(stage)
     }
 
     /// Resolves when a permit comes back.
@@ -102,27 +140,66 @@ impl Permits {
         self.released.notified()
     }
 
-    fn stage(&self, stage: Stage) -> &AtomicUsize {
-        &self.stages[stage as usize]
+    /// A place among those who wait for a permit under this cap, if one is about to come back that
+    /// nobody waits for.
+    pub(crate) fn queue<'a>(
+        &'a self,
+        full: Full,
+        principal: Option<&'a Principal>,
+    ) -> Option<Waiting<'a>> {
+        let in_line = |waiting: usize, closing: usize| waiting < closing.min(LONGEST_QUEUE);
+        let of = principal.filter(|_| full == Full::Principal);
+        match of {
+            None => self
+                .waiting
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+                    in_line(waiting, self.count(Stage::Closing)).then_some(waiting + 1)
+                })
+                .ok()
+                .map(drop)?,
+            Some(principal) => {
+                let mut share = self.shares.get_mut(principal)?;
+                if !in_line(share.waiting, share.counts.of(Stage::Closing)) {
+                    return None;
+                }
+                share.waiting += 1;
+            }
+        }
+        Some(Waiting { permits: self, of })
     }
 
-    fn enlist(&self, principal: &Principal) -> Result<(), Full> {
-        let max = self.max_per_principal.unwrap_or(usize::MAX);
-        match self.by_principal.entry(principal.clone()) {
-            Entry::Occupied(mut entry) if *entry.get() < max => *entry.get_mut() += 1,
-            Entry::Occupied(_) => return Err(Full::Principal),
-            Entry::Vacant(entry) => drop(entry.insert(1)),
+    fn counts(&self) -> Counts {
+        Counts(self.counts.load(Ordering::Acquire))
+    }
+
+    fn enlist(&self, principal: &Principal, max: usize) -> Result<(), Full> {
+        let mut share = self.shares.entry(principal.clone()).or_default();
+        if share.counts.total() >= max {
+            return Err(Full::Principal);
         }
+        share.counts.0 += Counts::one(Stage::Opening);
         Ok(())
     }
 
-    fn delist(&self, principal: Principal) {
-        if let Entry::Occupied(mut entry) = self.by_principal.entry(principal) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
+    /// Changes what a principal has, and forgets it if that is nothing.
+    fn change(&self, principal: Option<&Principal>, change: impl FnOnce(&mut Share)) {
+        let Some(principal) = principal else { return };
+        if let Entry::Occupied(mut entry) = self.shares.entry(principal.clone()) {
+            let share = entry.get_mut();
+            change(share);
+            if share.counts.total() == 0 && share.waiting == 0 {
                 entry.remove();
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Permits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Permits")
+            .field("max", &self.max)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,20 +214,38 @@ pub(crate) struct Permit {
 
 impl Permit {
     pub(crate) fn advance(&mut self, to: Stage) {
-        self.permits.stage(to).fetch_add(1, Ordering::AcqRel);
-        self.permits.stage(self.stage).fetch_sub(1, Ordering::AcqRel);
+        // One addition from one count to another: the sum does not move in between.
+        let step = Counts::one(to).wrapping_sub(Counts::one(self.stage));
+        self.permits.counts.fetch_add(step, Ordering::AcqRel);
+        self.permits.change(self.principal.as_ref(), |share| {
+            share.counts.0 = share.counts.0.wrapping_add(step);
+        });
         self.stage = to;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(principal) = self.principal.take() {
-            self.permits.delist(principal);
-        }
-        self.permits.stage(self.stage).fetch_sub(1, Ordering::AcqRel);
-        self.permits.used.fetch_sub(1, Ordering::AcqRel);
+        let one = Counts::one(self.stage);
+        self.permits.change(self.principal.as_ref(), |share| share.counts.0 -= one);
+        self.permits.counts.fetch_sub(one, Ordering::AcqRel);
         self.permits.released.notify_waiters();
+    }
+}
+
+/// One who waits for a permit.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    permits: &'a Permits,
+    of: Option<&'a Principal>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        match self.of {
+            None => drop(self.permits.waiting.fetch_sub(1, Ordering::AcqRel)),
+            of => self.permits.change(of, |share| share.waiting -= 1),
+        }
     }
 }
 
@@ -166,9 +261,10 @@ mod tests {
         assert_eq!(permits.acquire(None).unwrap_err(), Full::Table);
         first.advance(Stage::Live);
         assert_eq!((permits.count(Stage::Opening), permits.count(Stage::Live)), (1, 1));
+        first.advance(Stage::Closing);
+        assert_eq!((permits.used(), permits.count(Stage::Closing)), (2, 1));
         drop((first, second));
-        assert_eq!(permits.used(), 0);
-        assert!([Stage::Opening, Stage::Live, Stage::Closing].map(|s| permits.count(s)) == [0; 3]);
+        assert_eq!(permits.counts(), Counts(0));
     }
 
     #[test]
@@ -182,6 +278,24 @@ mod tests {
         let _anyone = (permits.acquire(None).unwrap(), permits.acquire(None).unwrap());
         drop(held);
         assert!(permits.acquire(Some(&alice)).is_ok());
-        assert_eq!(permits.by_principal.len(), 1, "a count of zero is not kept");
+        assert_eq!(permits.shares.len(), 1, "a share of nothing is not kept");
+    }
+
+    #[test]
+    fn as_many_wait_as_are_closing_and_each_for_its_own() {
+        let permits = Arc::new(Permits::new(2, Some(1)));
+        let (alice, bob) = (Principal::from("alice"), Principal::from("bob"));
+        let mut closing = permits.acquire(Some(&alice)).unwrap();
+        let _live = permits.acquire(Some(&bob)).unwrap();
+        assert!(permits.queue(Full::Table, None).is_none());
+        closing.advance(Stage::Live);
+        closing.advance(Stage::Closing);
+        let first = permits.queue(Full::Table, None);
+        assert!(first.is_some() && permits.queue(Full::Table, Some(&bob)).is_none());
+        assert!(permits.queue(Full::Principal, Some(&bob)).is_none());
+        let own = permits.queue(Full::Principal, Some(&alice));
+        assert!(own.is_some() && permits.queue(Full::Principal, Some(&alice)).is_none());
+        drop((first, own, closing));
+        assert!(!permits.shares.contains_key(&alice));
     }
 }

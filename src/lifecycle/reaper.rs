@@ -4,42 +4,31 @@
 //! It holds the registry weakly, sleeps while the wheel is empty, lets others run between batches,
 //! and is spawned again by the next request if its runtime has died under it.
 
-use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
 };
 
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, sleep_until},
 };
 
-use super::{
-    clock::Millis,
-    registry::{Registry, Watched},
-};
+use super::registry::{Registry, Watched};
 
 /// Looked at in one poll: some 20 µs of re-arming, a few hundred of closing.
 const BATCH: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Reaper {
-    tick: Duration,
     running: AtomicBool,
     wake: Notify,
 }
 
 impl Reaper {
-    pub(super) fn new(tick: Millis) -> Self {
-        Self {
-            tick: Duration::from_millis(tick),
-            running: AtomicBool::new(false),
-            wake: Notify::new(),
-        }
+    pub(super) fn new() -> Self {
+        Self { running: AtomicBool::new(false), wake: Notify::new() }
     }
 
     pub(super) fn wake(&self) {
@@ -73,20 +62,15 @@ impl Drop for Alive {
 
 async fn run(alive: Alive, registry: Weak<Registry>) {
     let reaper = &alive.0;
-    let mut ticks = interval(reaper.tick);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut floor = 0;
     loop {
         // Not held while asleep: the task must not keep the registry alive.
-        let Some(empty) = registry.upgrade().map(|registry| registry.wheel().len() == 0) else {
-            return;
-        };
-        if empty {
+        let Some(next) = registry.upgrade().map(|registry| next_tick(&registry)) else { return };
+        let Some(next) = next else {
             reaper.wake.notified().await;
-            ticks.reset();
             continue;
-        }
-        ticks.tick().await;
+        };
+        sleep_until(next).await;
         let Some(registry) = registry.upgrade() else {
             return;
         };
@@ -94,6 +78,15 @@ async fn run(alive: Alive, registry: Weak<Registry>) {
         floor = compact(&registry, floor).await;
         registry.closer().kick();
     }
+}
+
+/// When the next slot of the wheel is due; `None` if there is nothing in any.
+///
+/// On the wheel's own grid: ticks of another phase would be late by up to two.
+fn next_tick(registry: &Registry) -> Option<Instant> {
+    let wheel = registry.wheel();
+    let clock = registry.clock();
+    (wheel.len() > 0).then(|| clock.instant(wheel.next_tick(clock.now())))
 }
 
 async fn reap(registry: &Registry) {
@@ -125,7 +118,7 @@ fn look(registry: &Registry, watched: Watched) {
                 registry.arm(watched, at);
             }
         }
-        Watched::Stream(stream) => {
+        Watched::Timed(stream) => {
             let Some(stream) = stream.upgrade() else {
                 return;
             };
@@ -163,7 +156,7 @@ async fn compact(registry: &Registry, floor: usize) -> usize {
     for slot in 0..slots {
         registry.wheel().compact(slot, |watched| match watched {
             Watched::Session(record) => record.strong_count() > 0,
-            Watched::Stream(stream) => stream.strong_count() > 0,
+            Watched::Timed(timed) => timed.strong_count() > 0,
         });
         if slot % 64 == 0 {
             tokio::task::yield_now().await;

@@ -9,8 +9,8 @@ pub(crate) fn shielded<T>(what: &'static str, run: impl FnOnce() -> T) -> Option
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => Some(value),
         Err(payload) => {
-            tracing::error!(what, "panicked; ignored");
-            // A payload may panic in its own destructor.
+            // So may the subscriber that is told, and the payload in its destructor.
+            let _ = catch_unwind(AssertUnwindSafe(|| tracing::error!(what, "panicked; ignored")));
             let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
             None
         }

@@ -80,8 +80,9 @@ impl Registry {
     }
 
     fn is_busy(&self) -> bool {
-        self.records().iter().any(|record| record.word().in_flight() > 0)
-            || self.permits().count(Stage::Opening) > 0
+        let mut in_flight = 0;
+        self.scan(|record| in_flight += record.word().in_flight());
+        in_flight > 0 || self.permits().count(Stage::Opening) > 0
     }
 
     async fn all_released(&self) {

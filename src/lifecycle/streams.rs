@@ -9,7 +9,10 @@ pub(crate) trait OpenStream: Send + Sync {
     /// Drops the body, and lets the client see a clean end, also when the transport is not asking
     /// for more.
     fn cut(&self);
+}
 
+/// What the reaper looks at beside sessions.
+pub(crate) trait Timed: Send + Sync {
     /// Does what is due, and says when to look again.
     fn look_at(&self, now: Millis) -> Option<Millis>;
 }

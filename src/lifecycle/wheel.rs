@@ -62,6 +62,11 @@ impl<T> Wheel<T> {
         None
     }
 
+    /// When the slot after the present one is due.
+    pub(super) fn next_tick(&self, now: Millis) -> Millis {
+        (now / self.tick + 1) * self.tick
+    }
+
     /// Drops what `keep` refuses from one slot; 0 to [`Wheel::slots`] are all of them.
     pub(crate) fn compact(&mut self, slot: usize, keep: impl FnMut(&mut T) -> bool) {
         if let Some(entries) = self.slots.get_mut(slot) {

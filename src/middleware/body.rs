@@ -14,7 +14,7 @@ use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{heartbeat::Heartbeat, shared::Shared, slot::Slot};
-use crate::lifecycle::{InFlight, Lease, StreamSeat};
+use crate::lifecycle::{InFlight, Lease, OpenStream, StreamSeat};
 
 pin_project! {
     /// The response body of [`McpSessionService`](crate::McpSessionService).
@@ -59,6 +59,7 @@ pub(super) fn carry<B>(
     response: Response<B>,
     in_flight: InFlight,
     seat: Option<StreamSeat>,
+    holds: bool,
 ) -> Option<Response<SessionBody<B>>>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -68,12 +69,12 @@ where
         return Some(Response::from_parts(parts, SessionBody::plain(body)));
     }
     if body.size_hint().exact().is_some() {
-        let kind = Kind::Inline { body, in_flight: Some(in_flight) };
+        let kind = Kind::Inline { body, in_flight: Some(in_flight).filter(|_| holds) };
         return Some(Response::from_parts(parts, SessionBody { kind }));
     }
     let record = Arc::clone(in_flight.record());
     let is_get = seat.is_some();
-    let holds = !is_get || shared.options.streams_hold;
+    let holds = holds && (!is_get || shared.options.streams_hold);
     let in_flight = Some(in_flight).filter(|_| holds);
     let (registry, clock) = (&shared.registry, shared.registry.clock());
     let now = clock.now();
@@ -84,7 +85,11 @@ where
     let slot = Slot::open(body, clock, ends_at, heartbeat, list)?;
     if let Some(at) = slot.first_look() {
         let stream: Weak<Slot<B>> = Arc::downgrade(&slot);
-        registry.watch_stream(stream, at);
+        registry.watch_timed(stream, at);
+    }
+    if is_get && registry.is_draining() {
+        // It was not in the list yet when the others were ended.
+        slot.cut();
     }
     let kind = Kind::Owned { slot, layer: Arc::clone(shared) };
     Some(Response::from_parts(parts, SessionBody { kind }))

@@ -2,7 +2,7 @@
 
 use std::{
     future::ready,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use axum::body::Body;
@@ -16,13 +16,19 @@ use crate::{
     protocol::SESSION_ID_HEADER,
 };
 
+/// Endpoints of one origin that are kept to be shared; more come and go with their sessions.
+const INTERNED: usize = 64;
+
 /// A service to make clones of. Behind a lock, because a service need not be `Sync`; the lock is
 /// held for a clone only.
-pub(super) struct Origin<S>(Mutex<S>);
+pub(super) struct Origin<S> {
+    service: Mutex<S>,
+    endpoints: Mutex<Vec<Weak<Endpoint>>>,
+}
 
 impl<S> Origin<S> {
     pub(super) fn new(service: S) -> Self {
-        Self(Mutex::new(service))
+        Self { service: Mutex::new(service), endpoints: Mutex::default() }
     }
 }
 
@@ -30,6 +36,9 @@ impl<S> Origin<S> {
 pub(super) trait Calls: Send + Sync {
     /// Sends a request through a fresh clone; the status of the answer, if there was one.
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>>;
+
+    /// The endpoints made so far that are still of use.
+    fn endpoints(&self) -> MutexGuard<'_, Vec<Weak<Endpoint>>>;
 }
 
 impl<S, B> Calls for Origin<S>
@@ -38,11 +47,15 @@ where
     S::Future: Send,
 {
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>> {
-        let service = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
             let response = service.oneshot(request).await;
             response.ok().map(|response| response.status())
         })
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, Vec<Weak<Endpoint>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,14 +73,38 @@ impl Site {
         Self { origin, uri: request.uri().clone(), host }
     }
 
+    /// The endpoint of this site, shared by the sessions that were opened there.
     pub(super) fn endpoint(self, hook: Option<TerminateHook>) -> Arc<dyn Terminate> {
-        Arc::new(Endpoint { site: self, hook })
+        let mut known = self.origin.endpoints();
+        let shared = known.iter().filter_map(Weak::upgrade).find(|known| known.site.is(&self));
+        if let Some(shared) = shared {
+            return shared;
+        }
+        known.retain(|endpoint| endpoint.strong_count() > 0);
+        let endpoint = Arc::new(Endpoint { site: self.detached(), hook });
+        if known.len() < INTERNED {
+            known.push(Arc::downgrade(&endpoint));
+        }
+        endpoint
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.uri == other.uri && self.host == other.host
+    }
+
+    /// A copy of its own. What hyper parses are slices of its read buffer: a clone would keep the
+    /// whole head of the request, credentials included, for as long as the session lives.
+    fn detached(&self) -> Self {
+        let uri = self.uri.to_string().parse().unwrap_or_default();
+        let host =
+            self.host.as_ref().and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
+        Self { origin: Arc::clone(&self.origin), uri, host }
     }
 }
 
-/// A site where a session was opened. Of its request it keeps the URI and the `Host`, which the
-/// official SDK insists on, and never a credential.
-struct Endpoint {
+/// A site where sessions were opened. Of its request it keeps the URI and the `Host`, which the
+/// official SDK insists on, and nothing else.
+pub(super) struct Endpoint {
     site: Site,
     hook: Option<TerminateHook>,
 }

@@ -13,7 +13,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{body::SessionBody, open::Watch, track::Track};
+use super::{body::SessionBody, stray::Stray, track::Track};
 
 pin_project! {
     /// The response future of [`McpSessionService`](crate::McpSessionService).
@@ -31,7 +31,7 @@ pin_project! {
     enum State<F, B, E> {
         Answered { response: Option<Response<SessionBody<B>>> },
         Passing { #[pin] inner: F },
-        Watched { #[pin] inner: F, watch: Option<Watch> },
+        Watched { #[pin] inner: F, stray: Option<Stray> },
         Tracked { #[pin] inner: F, track: Option<Track> },
         Opening { inner: BoxFuture<'static, Result<Response<SessionBody<B>>, E>> },
     }
@@ -49,8 +49,8 @@ impl<F, B, E> ResponseFuture<F, B, E> {
     }
 
     /// Of no session, unless the answer carries one.
-    pub(super) fn watched(inner: F, watch: Watch) -> Self {
-        Self { state: State::Watched { inner, watch: Some(watch) } }
+    pub(super) fn watched(inner: F, stray: Stray) -> Self {
+        Self { state: State::Watched { inner, stray: Some(stray) } }
     }
 
     /// Of a live session.
@@ -83,9 +83,9 @@ where
                 let response = ready!(inner.poll(cx));
                 finish(response, track.take(), Track::finish)
             }
-            StateProj::Watched { inner, watch } => {
+            StateProj::Watched { inner, stray } => {
                 let response = ready!(inner.poll(cx));
-                finish(response, watch.take(), Watch::finish)
+                finish(response, stray.take(), |stray, response| stray.settle(response).response)
             }
             // Polled again after it was ready: pending for ever, as nothing is left to say.
             StateProj::Answered { response } => match response.take() {

@@ -199,10 +199,13 @@ impl McpSessionLayer {
 
 /// # Where and how
 impl McpSessionLayer {
-    /// Minds only requests to exactly this path, as the layer sees it (inside `Router::nest` that
-    /// is without the prefix); everything else passes through as if the layer were not there. May be
-    /// given more than once. Default: every path, where what is not MCP passes through too, but a
-    /// stray `Mcp-Session-Id` or JSON-RPC message on another route is answered as on this one.
+    /// Minds only requests to this path and below it, as the layer sees it (inside `Router::nest`
+    /// that is without the prefix); everything else passes through as if the layer were not there.
+    /// May be given more than once. Default: every path, where what is not MCP passes through too,
+    /// but a stray `Mcp-Session-Id` or JSON-RPC message on another route is answered as on this one.
+    ///
+    /// Every path by which a request can reach the MCP server must be covered: what is not passes
+    /// without a look at whose session it is. Paths are compared as they are sent, undecoded.
     pub fn path(self, path: impl Into<String>) -> Self {
         let path = path.into().into_boxed_str();
         self.set(|options| options.paths.push(path))

@@ -13,14 +13,8 @@ use http_body::Body as HttpBody;
 use tower::Service;
 
 use super::{
-    body::SessionBody,
-    endpoint::Origin,
-    future::ResponseFuture,
-    heartbeat::is_type,
-    open::{Caller, Watch},
-    options::UnknownIds,
-    shared::Shared,
-    track::Track,
+    body::SessionBody, endpoint::Origin, future::ResponseFuture, heartbeat::is_type, open::Caller,
+    options::UnknownIds, shared::Shared, stray::Stray, track::Track,
 };
 use crate::{
     lifecycle::{CloseReason, InFlight, Principal},
@@ -120,7 +114,7 @@ where
         let (principal, request) = self.shared.identify(request);
         match self.resolve(request.headers(), principal.as_ref()) {
             Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
-            Ok(Resolved::Unknown(id)) => self.unknown(request, id),
+            Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
             Err(why) => self.refuse(why),
         }
     }
@@ -136,8 +130,10 @@ where
             Ok(in_flight) => return Ok(Resolved::Live(in_flight)),
             Err(lost) => lost,
         };
+        // Who could not own the session is not told that it may be there.
         let may_ask = lost == Rejection::SessionNotFound
             && self.shared.options.unknown_ids == UnknownIds::Forward
+            && self.shared.may_open(principal).is_ok()
             && registry.find(id).is_none();
         let id = SessionId::new(id)?;
         if may_ask && !registry.was_closed(&id) {
@@ -172,11 +168,12 @@ where
         &mut self,
         request: Request<Body>,
         id: SessionId,
+        principal: Option<Principal>,
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() == Method::DELETE {
             return ResponseFuture::passing(self.inner.call(request));
         }
-        ResponseFuture::opening(self.caller().restore(request, id))
+        ResponseFuture::opening(self.caller().restore(request, id, principal))
     }
 
     fn without_id(
@@ -184,11 +181,14 @@ where
         request: Request<Body>,
         era: Era,
     ) -> ResponseFuture<S::Future, B, S::Error> {
-        if request.method() == Method::POST && is_type(request.headers(), "application/json") {
+        if request.method() != Method::POST {
+            let (stray, request) = Stray::begin(&self.shared, &self.origin, request);
+            return ResponseFuture::watched(self.inner.call(request), stray);
+        }
+        if is_type(request.headers(), "application/json") {
             return ResponseFuture::opening(self.caller().sniffed(request, era));
         }
-        let (watch, request) = Watch::begin(&self.shared, &self.origin, request);
-        ResponseFuture::watched(self.inner.call(request), watch)
+        ResponseFuture::opening(self.caller().stray(request))
     }
 
     /// The service that was polled ready, to be called later; the clone that stays was not.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, header::CONTENT_TYPE};
+use http::{Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body;
 
 use super::{
@@ -11,9 +11,10 @@ use super::{
     endpoint::Site,
     heartbeat::{is_event_stream, is_type},
     shared::Shared,
+    turns::Turn,
 };
 use crate::{
-    lifecycle::{Exit, InFlight, Issuer, Opening, Principal, StreamSeat, Terminate},
+    lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminate},
     protocol::{Rejection, SESSION_ID_HEADER, SessionId},
 };
 
@@ -32,13 +33,14 @@ pub(super) enum Kind {
     Restore {
         id: SessionId,
         is_get: bool,
+        _turn: Turn,
     },
 }
 
 /// An answer, and the session that came of it, if one did.
 pub(super) struct Settled<B> {
     pub(super) response: Response<SessionBody<B>>,
-    pub(super) opened: Option<Arc<crate::lifecycle::Record>>,
+    pub(super) opened: Option<Arc<Record>>,
 }
 
 impl<B> Settled<B> {
@@ -47,13 +49,25 @@ impl<B> Settled<B> {
     }
 }
 
+impl<B> Settled<B> {
+    pub(super) fn plain(response: Response<B>) -> Self {
+        Self::nothing(response.map(SessionBody::plain))
+    }
+}
+
 impl Birth {
+    /// What the answer makes of it.
     pub(super) fn settle<B>(self, response: Response<B>) -> Settled<B>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
+        let restores = matches!(self.kind, Kind::Restore { .. });
+        if restores && response.status() == StatusCode::NOT_FOUND {
+            // Ours, or it would tell ids that nobody has from those of others.
+            return Settled::nothing(self.shared.reject(Rejection::SessionNotFound));
+        }
         if !response.status().is_success() {
-            return Settled::nothing(response.map(SessionBody::plain));
+            return Settled::plain(response);
         }
         match self.kind {
             Kind::Initialize => self.initialized(response),
@@ -78,7 +92,7 @@ impl Birth {
             Some(id) => (id, Issuer::Inner),
             // Not MCP (a route beside it that answers anything): no session came of it.
             None if !is_mcp(&response) => {
-                return Settled::nothing(response.map(SessionBody::plain));
+                return Settled::plain(response);
             }
             None => (shared.mint(), Issuer::Layer),
         };
@@ -89,10 +103,9 @@ impl Birth {
         });
         match opened {
             Ok((in_flight, header)) => {
-                if issuer == Issuer::Layer {
-                    response.headers_mut().insert(SESSION_ID_HEADER, header);
-                }
-                hand_over(&shared, response, in_flight, None)
+                // Also where it is there: ours is marked as a secret.
+                response.headers_mut().insert(SESSION_ID_HEADER, header);
+                hand_over(&shared, response, in_flight, None, false)
             }
             Err(rejection) => Settled::nothing(shared.reject(rejection)),
         }
@@ -103,8 +116,8 @@ impl Birth {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { shared, opening, site, kind } = self;
-        let Kind::Restore { id, is_get } = kind else {
-            return Settled::nothing(response.map(SessionBody::plain));
+        let Kind::Restore { id, is_get, _turn } = kind else {
+            return Settled::plain(response);
         };
         let endpoint = site.endpoint(shared.options.terminate.clone());
         let principal = opening.session().principal().cloned();
@@ -114,10 +127,14 @@ impl Birth {
             .or_else(|_| shared.registry.enter(id.as_str(), principal.as_ref()));
         match entered {
             Ok(in_flight) => {
-                let seat = is_get
-                    .then(|| StreamSeat::take(in_flight.record(), shared.options.max_streams))
-                    .flatten();
-                let mut settled = hand_over(&shared, response, in_flight, seat);
+                let mut seat = None;
+                if is_get {
+                    seat = StreamSeat::take(in_flight.record(), shared.options.max_streams);
+                    if seat.is_none() {
+                        return Settled::nothing(shared.reject(Rejection::TooManyStreams));
+                    }
+                }
+                let mut settled = hand_over(&shared, response, in_flight, seat, true);
                 // It was not opened here: a client that hung up may come back for it.
                 settled.opened = None;
                 settled
@@ -127,62 +144,32 @@ impl Birth {
     }
 }
 
-fn hand_over<B>(
+/// `holds`: whether the body keeps the session. That of `initialize` does not: until its first
+/// follow-up request a session has its unused timeout and nothing else.
+pub(super) fn hand_over<B>(
     shared: &Arc<Shared>,
     response: Response<B>,
     in_flight: InFlight,
     seat: Option<StreamSeat>,
+    holds: bool,
 ) -> Settled<B>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let opened = Some(Arc::clone(in_flight.record()));
-    match carry(shared, response, in_flight, seat) {
+    match carry(shared, response, in_flight, seat, holds) {
         Some(response) => Settled { response, opened },
         // Closed by its own handler, or by a shutdown.
         None => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
     }
 }
 
-/// An answer that carries an id nobody saw asked for: an `initialize` that was too long or too
-/// slow to be recognised. Adopted if there is a place for it, closed at once if not.
-pub(super) fn adopt_unasked<B>(
-    shared: &Arc<Shared>,
-    response: Response<B>,
-    principal: Option<Principal>,
-    endpoint: Arc<dyn Terminate>,
-) -> Response<SessionBody<B>>
-where
-    B: Body<Data = Bytes> + Unpin + Send + 'static,
-{
-    let id = match SessionId::read(response.headers()).map(|id| id.map(SessionId::new)) {
-        Ok(Some(Ok(id))) => id,
-        Ok(None) => return response.map(SessionBody::plain),
-        Ok(Some(Err(_))) | Err(_) => {
-            turn_all_away(shared, &response, &endpoint);
-            return shared.reject(Rejection::UnusableId);
-        }
-    };
-    if shared.registry.find(id.as_str()).is_some() {
-        // The id of a live session, given to somebody who did not send it.
-        return shared.reject(Rejection::UnusableId);
-    }
-    let opening =
-        shared.may_open(principal.as_ref()).and_then(|()| shared.registry.begin_now(principal));
-    match opening {
-        Ok(opening) => match opening.complete(id, Issuer::Inner, endpoint, Exit::Stamp) {
-            Ok(in_flight) => hand_over(shared, response, in_flight, None).response,
-            Err(_) => shared.reject(Rejection::UnusableId),
-        },
-        Err(rejection) => {
-            shared.registry.turn_away(id, endpoint);
-            shared.reject(rejection)
-        }
-    }
-}
-
 /// Has the server behind close what it opened under ids that cannot be used, where they are ids.
-fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Arc<dyn Terminate>) {
+pub(super) fn turn_all_away<B>(
+    shared: &Shared,
+    response: &Response<B>,
+    endpoint: &Arc<dyn Terminate>,
+) {
     for value in response.headers().get_all(SESSION_ID_HEADER) {
         let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
         if let Some(id) = id.filter(|id| shared.registry.find(id.as_str()).is_none()) {

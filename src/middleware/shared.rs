@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::options::Options;
+use super::{options::Options, turns::Turns};
 use crate::{
     lifecycle::{Millis, Principal, Registry, shielded, span},
     protocol::{Rejection, SessionId},
@@ -17,6 +17,7 @@ const ATTEMPTS: usize = 4;
 pub(crate) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) options: Options,
+    pub(super) turns: Turns,
     pub(super) stream_lifetime: Option<Millis>,
     pub(super) heartbeat: Option<Millis>,
 }
@@ -30,6 +31,7 @@ impl Shared {
             stream_lifetime: options.stream_lifetime.and_then(span),
             heartbeat: options.heartbeat.and_then(span),
             options,
+            turns: Turns::default(),
         }
     }
 
@@ -40,7 +42,7 @@ impl Shared {
     /// Whether requests to this path are the layer's business.
     pub(super) fn manages(&self, path: &str) -> bool {
         let paths = &self.options.paths;
-        paths.is_empty() || paths.iter().any(|managed| **managed == *path)
+        paths.is_empty() || paths.iter().any(|managed| covers(managed, path))
     }
 
     /// Who sent the request, if anybody asks. The hook wants `Parts`, so the request is taken
@@ -73,5 +75,28 @@ impl Shared {
             .filter_map(|id| SessionId::new(&id).ok())
             .find(|id| self.registry.find(id.as_str()).is_none() && !self.registry.was_closed(id))
             .ok_or(Rejection::UnusableId)
+    }
+}
+
+/// Whether `path` is `managed` or lies below it: what reaches the server must not pass unseen, and
+/// `nest_service` hands it both.
+fn covers(managed: &str, path: &str) -> bool {
+    let managed = managed.trim_end_matches('/');
+    path.strip_prefix(managed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn a_path_covers_itself_and_what_lies_below() {
+        for path in ["/mcp", "/mcp/", "/mcp/x", "/mcp//"] {
+            assert!(covers("/mcp", path) && covers("/mcp/", path), "{path}");
+        }
+        for path in ["/", "/mc", "/mcpx", "/health", "/a/mcp"] {
+            assert!(!covers("/mcp", path), "{path}");
+        }
+        assert!(covers("/", "/anything"));
     }
 }

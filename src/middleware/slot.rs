@@ -23,7 +23,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::heartbeat::Heartbeat;
-use crate::lifecycle::{Clock, Lease, Millis, OpenStream, shielded};
+use crate::lifecycle::{Clock, Lease, Millis, OpenStream, Timed, shielded};
 
 pub(super) struct Slot<B> {
     clock: Clock,
@@ -209,7 +209,9 @@ impl<B: Send> OpenStream for Slot<B> {
             waker.wake();
         }
     }
+}
 
+impl<B: Send> Timed for Slot<B> {
     fn look_at(&self, now: Millis) -> Option<Millis> {
         if self.ends_at.is_some_and(|end| now >= end) {
             self.cut();

@@ -1,6 +1,9 @@
 //! What the answer to a request means for the session it belongs to.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -8,11 +11,11 @@ use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
-    settle::adopt_unasked,
     shared::Shared,
+    stray::adopt,
 };
 use crate::{
-    lifecycle::{CloseReason, InFlight, Record, StreamSeat},
+    lifecycle::{CloseReason, InFlight, Millis, Record, StreamSeat, Timed, span},
     protocol::{Rejection, SESSION_ID_HEADER},
 };
 
@@ -41,8 +44,7 @@ impl Track {
                 seat.is_none().then_some(Rejection::TooManyStreams)
             };
             if let Some(refusal) = refusal {
-                // A request that got nothing done does not keep the session.
-                in_flight.end_quietly();
+                turn_back(shared, in_flight);
                 return Err(refusal);
             }
         }
@@ -58,36 +60,40 @@ impl Track {
     {
         let Self { shared, in_flight, seat, ending } = self;
         let status = response.status();
-        if let Some(ending) = ending
-            && ending.end_if_agreed(status)
-        {
+        if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
             return response.map(SessionBody::plain);
         }
-        let record = Arc::clone(in_flight.record());
         match status {
             StatusCode::NOT_FOUND => {
                 // Told all the same: the 404 may be that of another route, and the server behind
                 // would keep what nobody can reach any more.
-                shared.registry.close(&record, CloseReason::Inner);
+                shared.registry.close(in_flight.record(), CloseReason::Inner);
                 return response.map(SessionBody::plain);
             }
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                // Not held for the body: the reaper took this request for one that will refresh
-                // the deadline, so if it is past, it falls to us to see that.
-                in_flight.end_quietly();
-                shared.registry.look_at(&record);
+                turn_back(&shared, in_flight);
                 return response.map(SessionBody::plain);
             }
             _ => {}
         }
-        if has_another_id(&response, &record)
-            && let Some(terminate) = record.terminate()
-        {
-            return adopt_unasked(&shared, response, record.principal().cloned(), terminate);
+        if has_another_id(&response, in_flight.record()) {
+            let record = in_flight.record();
+            if let Some(terminate) = record.terminate() {
+                let principal = record.principal().cloned();
+                return adopt(&shared, response, principal, terminate).response;
+            }
         }
-        carry(&shared, response, in_flight, seat)
+        carry(&shared, response, in_flight, seat, true)
             .unwrap_or_else(|| shared.reject(Rejection::SessionNotFound))
     }
+}
+
+/// Ends a request that got nothing done: it does not move the deadline. It is not held for its
+/// body, and if the deadline has passed while it was in flight, it falls to us to see that.
+fn turn_back(shared: &Shared, in_flight: InFlight) {
+    let record = Arc::clone(in_flight.record());
+    in_flight.end_quietly();
+    shared.registry.look_at(&record);
 }
 
 /// Whether the server behind answered with a session that is not the request's.
@@ -99,30 +105,40 @@ fn has_another_id<B>(response: &Response<B>, record: &Record) -> bool {
     })
 }
 
-/// A DELETE under way. The client wants the session gone: if it hangs up before the answer, that
-/// is still so, and the server behind may have obeyed already.
-struct Ending {
+/// A DELETE under way. The client wants the session gone: if it hangs up before the answer, or none
+/// comes within `close_timeout`, that is still so, and the server behind may have obeyed already.
+struct Ending(Arc<Delete>);
+
+struct Delete {
     shared: Arc<Shared>,
     record: Arc<Record>,
     /// Whether this DELETE went where the session was opened, so that it needs no other.
     at_endpoint: bool,
-    decided: bool,
+    decided: AtomicBool,
 }
 
 impl Ending {
     fn new(shared: &Arc<Shared>, record: &Arc<Record>, path: &str) -> Self {
         let at_endpoint = record.terminate().is_some_and(|terminate| terminate.is_at(path));
-        Self { shared: Arc::clone(shared), record: Arc::clone(record), at_endpoint, decided: false }
+        let (shared, record) = (Arc::clone(shared), Arc::clone(record));
+        let decided = AtomicBool::new(false);
+        let delete = Arc::new(Delete { shared, record, at_endpoint, decided });
+        if let Some(patience) = span(delete.shared.options.close_timeout) {
+            let registry = &delete.shared.registry;
+            let weak: Weak<Delete> = Arc::downgrade(&delete);
+            registry.watch_timed(weak, registry.clock().now().saturating_add(patience));
+        }
+        Self(delete)
     }
 
     /// Closes the session if the server behind agrees.
-    fn end_if_agreed(mut self, status: StatusCode) -> bool {
-        self.decided = true;
-        let registry = &self.shared.registry;
-        if status.is_success() && self.at_endpoint {
-            registry.close_untold(&self.record, CloseReason::Client);
+    fn end_if_agreed(self, status: StatusCode) -> bool {
+        let Delete { shared, record, at_endpoint, .. } = &*self.0;
+        self.0.decide();
+        if status.is_success() && *at_endpoint {
+            shared.registry.close_untold(record, CloseReason::Client);
         } else if status.is_success() || status == StatusCode::NOT_FOUND {
-            registry.close(&self.record, CloseReason::Client);
+            shared.registry.close(record, CloseReason::Client);
         } else {
             return false;
         }
@@ -132,8 +148,27 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        if !self.decided {
+        self.0.give_up();
+    }
+}
+
+impl Delete {
+    /// Its answer has come.
+    fn decide(&self) {
+        self.decided.store(true, Ordering::Release);
+    }
+
+    /// Nobody will say what came of it.
+    fn give_up(&self) {
+        if !self.decided.swap(true, Ordering::AcqRel) {
             self.shared.registry.close(&self.record, CloseReason::Client);
         }
+    }
+}
+
+impl Timed for Delete {
+    fn look_at(&self, _: Millis) -> Option<Millis> {
+        self.give_up();
+        None
     }
 }

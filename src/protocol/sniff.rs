@@ -69,6 +69,9 @@ struct Object<'a> {
 
 impl Object<'_> {
     fn into_message(self) -> Message {
+        if !self.seen_json_rpc {
+            return Message::Foreign;
+        }
         if self.ambiguous {
             return Message::Ambiguous;
         }
@@ -281,6 +284,7 @@ mod tests {
             r#"{"method":"initialize"}"#,
             r#"{"jsonrpc":2.0,"method":"initialize"}"#,
             r#"{"jsonrpc":"1.0","method":"initialize"}"#,
+            r#"{"method":"card","method":"cash"}"#,
             r#"{"jsonrpc":"2.0","method":"initialize""#,
             r#"{"jsonrpc":"2.0","method":"initialize"} x"#,
             "\u{feff}{}",

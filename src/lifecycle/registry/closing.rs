@@ -17,6 +17,9 @@ use crate::{
     protocol::SessionId,
 };
 
+/// Sessions of the server behind that may be on their way out without a permit.
+const MOST_STRAYS: usize = 256;
+
 impl Registry {
     /// Closes the session and tells the server behind. False if somebody else already has.
     pub(crate) fn close(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
@@ -85,10 +88,10 @@ impl Registry {
             cold.close()
         };
         let Some(id) = record.id() else { return };
-        self.map.remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
         }
+        self.remove(id, record);
         if let Some(permit) = &mut remains.permit {
             permit.advance(Stage::Closing);
         }
@@ -101,10 +104,19 @@ impl Registry {
             lifetime: Duration::from_millis(lifetime),
             requests: record.requests(),
         });
-        if let Some(terminate) = terminate.filter(|_| tell && !record.is_issued_by_layer()) {
+        // A server that restores sessions from a store keeps them over a shutdown: that is what the
+        // store is for.
+        let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
+        let told = tell && !kept && !record.is_issued_by_layer();
+        if let Some(terminate) = terminate.filter(|_| told) {
             let session = self.handle(record);
-            self.closer.push(Farewell { session, terminate, permit });
+            self.closer.push(Farewell { session, terminate, permit, stray: None });
         }
+    }
+
+    /// Whether so many sessions are being turned away that no more may be risked.
+    pub(crate) fn is_swamped(&self) -> bool {
+        self.closer.strays() >= MOST_STRAYS
     }
 
     /// Tells the server behind that a session it opened is not wanted: there was no place for it,
@@ -115,7 +127,8 @@ impl Registry {
         record.activity.close();
         drop(record.cold().close());
         let session = self.handle(&Arc::new(record));
-        self.closer.push(Farewell { session, terminate, permit: None });
+        let stray = Some(self.closer.stray());
+        self.closer.push(Farewell { session, terminate, permit: None, stray });
     }
 
     /// A session that came in while everything was being closed goes too.

@@ -15,9 +15,10 @@ mod closing;
 mod key;
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -37,7 +38,7 @@ use super::{
     principal::Principal,
     reaper::Reaper,
     record::Record,
-    streams::OpenStream,
+    streams::Timed,
     tombstones::Tombstones,
     wheel::Wheel,
 };
@@ -71,10 +72,9 @@ pub(super) enum Mode {
 #[derive(Clone)]
 pub(super) enum Watched {
     Session(Weak<Record>),
-    Stream(Weak<dyn OpenStream>),
+    Timed(Weak<dyn Timed>),
 }
 
-#[derive(Debug)]
 pub(crate) struct Registry {
     map: DashMap<Key, (), foldhash::fast::RandomState>,
     clock: Clock,
@@ -88,8 +88,7 @@ pub(crate) struct Registry {
     tombstones: Option<Tombstones>,
     mode: AtomicU8,
     /// No session can expire before then; see `admission`.
-    pub(super) reclaim_at: AtomicU64,
-    pub(super) waiting: AtomicUsize,
+    reclaim_at: Mutex<Millis>,
     me: Weak<Registry>,
 }
 
@@ -104,11 +103,10 @@ impl Registry {
             events: Events::new(hooks),
             closer: Arc::new(Closer::new(limits.close_timeout)),
             wheel: Mutex::new(Wheel::new(tick)),
-            reaper: Arc::new(Reaper::new(tick)),
+            reaper: Arc::new(Reaper::new()),
             tombstones: limits.remember_closed.then(Tombstones::default),
             mode: AtomicU8::new(Mode::Serving as u8),
-            reclaim_at: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
+            reclaim_at: Mutex::new(0),
             limits,
             me: me.clone(),
         })
@@ -172,19 +170,19 @@ impl Registry {
             return Err(Rejection::SessionNotFound);
         }
         self.reaper.ensure(&self.me);
-        let in_flight = self.hold(&record)?;
-        record.count_request();
+        let in_flight = self.hold(record, Exit::Touch)?;
+        in_flight.record().count_request();
         Ok(in_flight)
     }
 
     /// Holds a session that is already at hand.
-    pub(super) fn hold(&self, record: &Arc<Record>) -> Result<InFlight, Rejection> {
-        match record.activity.enter(|word| self.is_expired(record, word)) {
-            Enter::Admitted => Ok(InFlight::admitted(Arc::clone(record), self.clock, Exit::Touch)),
+    pub(super) fn hold(&self, record: Arc<Record>, exit: Exit) -> Result<InFlight, Rejection> {
+        match record.activity.enter(|word| self.is_expired(&record, word)) {
+            Enter::Admitted => Ok(InFlight::admitted(record, self.clock, exit)),
             Enter::Saturated => Err(Rejection::TooManyRequests),
             Enter::Closed => Err(Rejection::SessionNotFound),
             Enter::Expired(_) => {
-                self.look_at(record);
+                self.look_at(&record);
                 Err(Rejection::SessionNotFound)
             }
         }
@@ -201,31 +199,40 @@ impl Registry {
 
     // --- opening (see `opening`) ---------------------------------------------------------------
 
-    /// False if the id is taken.
+    /// False if the id is taken, or was closed here and must stay so.
     pub(super) fn insert(&self, record: &Arc<Record>) -> bool {
         match self.map.entry(Key(Arc::clone(record))) {
-            MapEntry::Occupied(_) => false,
-            MapEntry::Vacant(entry) => {
-                entry.insert(());
-                true
-            }
+            MapEntry::Occupied(_) => return false,
+            MapEntry::Vacant(entry) => drop(entry.insert(())),
         }
+        // Ids are buried before they leave the map, so one that was closed here is seen to be now.
+        let revived = record.id().filter(|id| self.was_closed(id));
+        if let Some(id) = revived {
+            self.remove(id, record);
+        }
+        revived.is_none()
+    }
+
+    fn remove(&self, id: &SessionId, record: &Arc<Record>) {
+        self.map.remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
     }
 
     /// Has the reaper look at the session when its time may be up.
     pub(super) fn watch(&self, record: &Arc<Record>) {
         if let Some(at) = self.look_at(record) {
-            self.reclaim_at.fetch_min(at, Ordering::AcqRel);
+            self.expect_expiry(at);
             self.arm(Watched::Session(Arc::downgrade(record)), at);
         }
         self.reaper.ensure(&self.me);
+        // Closes may come from outside of any runtime: this one will do.
+        self.closer.kick();
     }
 
     // --- time ----------------------------------------------------------------------------------
 
-    /// Has the reaper look at the stream then.
-    pub(crate) fn watch_stream(&self, stream: Weak<dyn OpenStream>, at: Millis) {
-        self.arm(Watched::Stream(stream), at);
+    /// Has the reaper look at it then.
+    pub(crate) fn watch_timed(&self, timed: Weak<dyn Timed>, at: Millis) {
+        self.arm(Watched::Timed(timed), at);
         self.reaper.ensure(&self.me);
     }
 
@@ -240,6 +247,16 @@ impl Registry {
         if was_empty {
             self.reaper.wake();
         }
+    }
+
+    /// Before then, nothing can have expired that has not been seen to.
+    pub(super) fn reclaim_at(&self) -> MutexGuard<'_, Millis> {
+        self.reclaim_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn expect_expiry(&self, at: Millis) {
+        let mut reclaim_at = self.reclaim_at();
+        *reclaim_at = at.min(*reclaim_at);
     }
 
     pub(super) fn wheel(&self) -> MutexGuard<'_, Wheel<Watched>> {
@@ -275,11 +292,21 @@ fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
 }
 
-impl std::fmt::Debug for Watched {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Session(_) => "Session",
-            Self::Stream(_) => "Stream",
+            Self::Timed(_) => "Timed",
         })
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("timeouts", &self.timeouts)
+            .field("permits", &self.permits)
+            .field("closer", &self.closer)
+            .finish_non_exhaustive()
     }
 }
