@@ -172,7 +172,8 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
 }
 
 /// Takes out what concerns one connection only. `Expect` is one of them here, for the `100
-/// Continue` it asks for has been sent by the time the body is read.
+/// Continue` it asks for has been sent by the time the body is read. The session id never is: a
+/// client that names it in `Connection` would reach the upstream without one.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     const HOP_BY_HOP: [HeaderName; 10] = [
         header::CONNECTION,
@@ -196,5 +197,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|names| names.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+    let names = values.flat_map(|names| names.split(','));
+    let names = names.filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    names.filter(|name| name != "mcp-session-id").collect()
 }

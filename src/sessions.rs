@@ -91,7 +91,9 @@ impl Sessions {
     /// what is in flight finish for up to `grace`, closes all sessions, and waits up to
     /// `close_timeout` until the server behind has been told.
     ///
-    /// Give it to axum before the listener stops, so that the last answers still get out:
+    /// Give it to axum before the listener stops, so that the last answers still get out. `serve`
+    /// itself also waits for connections of clients that do not read what they were sent: bound it
+    /// with a timeout, as the `production` example does.
     ///
     /// ```no_run
     /// # use std::{future::pending, time::Duration};

@@ -460,6 +460,34 @@ async fn a_call_longer_than_the_idle_timeout_returns_its_result_to_an_rmcp_clien
     assert_eq!((stats.opened, stats.closed.get(CloseReason::Client)), (1, 1));
 }
 
+/// Why `keep_alive` is off wherever the layer is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_longer_than_rmcps_own_keep_alive_ends_without_a_result() {
+    let kept = Kept::default();
+    let mut manager = LocalSessionManager::default();
+    manager.session_config.keep_alive = Some(ms(500));
+    let service = StreamableHttpService::new(
+        move || Ok(Tools::new(kept.clone(), Opens::AtOnce)),
+        Arc::new(manager),
+        StreamableHttpServerConfig::default(),
+    );
+    let layer = McpSessionLayer::new();
+    let app = Router::new().route_service("/mcp", service).layer(layer.clone());
+    let url = format!("http://{}/mcp", serve(app).await);
+    let http = reqwest::Client::new();
+    let post = |body: Value| http.post(&url).header("accept", ACCEPT).json(&body);
+    let opened = post(initialize(LEGACY)).send().await.unwrap();
+    let id = opened.headers()["mcp-session-id"].clone();
+    let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    post(ready).header("mcp-session-id", id.clone()).send().await.unwrap();
+    let before = Instant::now();
+    let sleep = tools_call("sleep", &json!({ "ms": 3000 }));
+    let answer = post(sleep).header("mcp-session-id", id).send().await.unwrap();
+    let (_, message) = read(answer).await;
+    assert_eq!(message["result"], Value::Null);
+    assert!(before.elapsed() < ms(2500), "it ended after {:?}", before.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_get_stream_holds_its_session_past_the_idle_timeout_and_no_longer() {
     let stage = Stage::new(McpSessionLayer::new().idle_timeout(ms(400))).await;
@@ -584,6 +612,18 @@ async fn of_300_clients_that_hang_up_around_the_answer_nothing_is_left_after_unu
         let known = [CloseReason::Abandoned, CloseReason::Unused];
         assert_eq!(known.map(|why| stats.closed.get(why)).iter().sum::<u64>(), stats.opened);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_300_clients_that_hang_up_at_once_nothing_is_left_two_seconds_later() {
+    // Also where the server is quick, and long before an unused session would go.
+    let stage = Stage::new(McpSessionLayer::new()).await;
+    many_hang_up(&stage.authority, 4, |_| 0).await;
+    sleep(ms(2000)).await;
+    assert_eq!((stage.kept.counts().await, stage.sessions.len()), ((0, 0), 0));
+    let stats = stage.finish().await;
+    eprintln!("hung up at once: {} opened, closed: {}", stats.opened, by_reason(&stats));
+    assert_eq!(stats.closed.get(CloseReason::Abandoned), stats.opened);
 }
 
 /// What the test above is worth.

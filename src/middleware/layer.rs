@@ -102,8 +102,8 @@ impl McpSessionLayer {
         self.set(|options| options.open_timeout = timeout)
     }
 
-    /// How long the server behind may take to hear of one close, and a new session may wait for
-    /// the place of one that is closing. Default: 5 seconds.
+    /// How long the server behind may take to hear of one close, a client's own DELETE included, and
+    /// a new session may wait for the place of one that is closing. Default: 5 seconds.
     pub fn close_timeout(self, timeout: Duration) -> Self {
         non_zero("close_timeout", timeout);
         self.set(|options| options.close_timeout = timeout)
@@ -144,7 +144,8 @@ impl McpSessionLayer {
 
 /// # Limits and owners
 impl McpSessionLayer {
-    /// Sessions that may exist at once, counting those being opened and closed. Default: 10,000,
+    /// Sessions that may exist at once, counting those being opened and closed; 2,097,151 at the
+    /// most. Default: 10,000,
     /// because there must be a bound; size it by what a session costs the server behind. What
     /// happens at the cap is [`when_full`](Self::when_full)'s.
     pub fn max_sessions(self, max: usize) -> Self {
@@ -171,6 +172,7 @@ impl McpSessionLayer {
     /// From then on the session id alone is worth nothing: a request with another identity, or none,
     /// gets the same 404 as an unknown id. Opening without an identity is 403 unless
     /// [`allow_anonymous`](Self::allow_anonymous). Default: sessions belong to whoever has the id.
+    /// A panic of `identify` is that of the request.
     ///
     /// ```
     /// use mcp_session_layer::McpSessionLayer;
@@ -233,7 +235,7 @@ impl McpSessionLayer {
 /// # Hooks
 ///
 /// They run on the path of a request or in the reaper, so they must be quick. A panic is logged and
-/// ignored.
+/// ignored. A hook that keeps a [`Sessions`] keeps the layer alive.
 impl McpSessionLayer {
     /// Calls `hook` with every [`SessionEvent`]. May be given more than once.
     pub fn on_event(self, hook: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
@@ -264,7 +266,7 @@ impl McpSessionLayer {
 
     /// Lets `hook` add to the DELETE that tells the server behind of a close: a header for an
     /// authentication layer *inside* of this one, say. The request has the URI and `Host` of
-    /// `initialize`, the session id and nothing else; no credential of the client is ever kept.
+    /// `initialize`, the session id and nothing else; no header with a credential is ever kept.
     pub fn terminate_with(
         self,
         hook: impl Fn(&Session, &mut Parts) + Send + Sync + 'static,

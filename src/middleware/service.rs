@@ -29,7 +29,7 @@ use crate::{
 /// first; `Router::layer` does that by itself.
 ///
 /// Errors of the inner service are passed on. Errors of the layer are responses: see
-/// [`Rejection`](crate::Rejection).
+/// [`crate::Rejection`].
 pub struct McpSessionService<S> {
     inner: S,
     origin: Arc<Origin<S>>,
