@@ -1,5 +1,5 @@
 # What CI runs.
-default: fmt clippy imports test doc examples quickstart
+default: fmt clippy imports test loom doc examples quickstart
 
 fmt:
     cargo fmt --all --check
@@ -23,6 +23,14 @@ examples:
 
 quickstart:
     cargo run --example quickstart --locked
+
+# Every interleaving of the activity word, up to 2 preemptions.
+loom:
+    RUSTFLAGS="--cfg mcp_loom" CARGO_TARGET_DIR=target/loom cargo test --lib --locked loom
+
+# The same up to 3; for the night.
+loom-deep:
+    LOOM_MAX_PREEMPTIONS=3 RUSTFLAGS="--cfg mcp_loom" CARGO_TARGET_DIR=target/loom cargo test --lib --release --locked loom
 
 bench:
     cargo bench --locked

@@ -25,10 +25,15 @@
 //! the word, so a compare-and-swap that succeeds after enter and exit inside one millisecond still
 //! decides by the truth.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicU64, Ordering},
-};
+#[cfg(all(test, mcp_loom))]
+mod loom;
+
+use std::fmt;
+#[cfg(not(mcp_loom))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(mcp_loom)]
+use ::loom::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::Millis;
 
@@ -170,7 +175,7 @@ impl Activity {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(mcp_loom)))]
 mod tests {
     use super::*;
 
