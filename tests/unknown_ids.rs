@@ -183,3 +183,31 @@ async fn a_shutdown_leaves_the_store_its_sessions() {
     assert_eq!(world.server.count(&Method::DELETE), 0);
     world.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_whose_turn_does_not_come_goes_on_without() {
+    let world = World::new(|layer| forwarding(layer).open_timeout(SECOND));
+    world.server.remember("from-before");
+    let long = call_with("from-before", "sleep", &json!({ "ms": 60_000 }));
+    let before = tokio::time::Instant::now();
+    let (long, quick) = tokio::join!(world.ask(long), async {
+        tokio::task::yield_now().await;
+        (world.ping("from-before").await, before.elapsed())
+    });
+    assert_eq!((long.status.as_u16(), quick.0.as_u16()), (200, 200));
+    assert!(quick.1 < SECOND * 2, "{:?}", quick.1);
+    assert_eq!((world.sessions.len(), world.events().len()), (1, 1));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_answers_anything_restores_nothing() {
+    let world = World::new(forwarding);
+    for method in [Method::GET, Method::POST, Method::OPTIONS, Method::PUT] {
+        let mut request = with_id(bare(method), "made-up");
+        *request.uri_mut() = "/health".parse().unwrap();
+        world.ask(request).await;
+    }
+    assert_eq!(world.sessions.stats().opened, 0);
+    world.finish().await;
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::{
+    activity::Word,
     clock::Millis,
     deadline::Verdict,
     opening::Opening,
@@ -41,9 +42,8 @@ impl Registry {
         principal: Option<Principal>,
     ) -> Result<Opening, Rejection> {
         let mut attempt = self.try_admit(principal.as_ref())?;
-        if let Err(full) = attempt
-            && self.make_room(full, principal.as_ref())
-        {
+        // Nobody is evicted for it: the place would not be free before it is asked for.
+        if attempt.is_err() && !self.reclaim_expired().is_empty() {
             attempt = self.try_admit(principal.as_ref())?;
         }
         Ok(Opening::new(self, principal, None, attempt.map_err(rejection)?))
@@ -124,22 +124,24 @@ impl Registry {
     /// Closes the longest idle session of the same principal, if one is idle.
     fn evict_idle(&self, principal: Option<&Principal>) -> bool {
         // The one that was found may have been used meanwhile; then another is the longest idle.
-        (0..EVICT_ATTEMPTS)
-            .any(|_| self.longest_idle(principal).is_some_and(|record| self.evict(&record)))
+        (0..EVICT_ATTEMPTS).any(|_| {
+            self.longest_idle(principal).is_some_and(|(word, record)| self.evict(&record, word))
+        })
     }
 
-    fn longest_idle(&self, principal: Option<&Principal>) -> Option<Arc<Record>> {
-        let mut longest: Option<(Millis, Arc<Record>)> = None;
+    fn longest_idle(&self, principal: Option<&Principal>) -> Option<(Word, Arc<Record>)> {
+        let mut longest: Option<(Word, Arc<Record>)> = None;
         self.scan(|record| {
             let word = record.word();
-            let since = word.last_activity();
             let eligible =
                 !word.is_closed() && word.in_flight() == 0 && record.principal() == principal;
-            if eligible && longest.as_ref().is_none_or(|(longest, _)| since < *longest) {
-                longest = Some((since, Arc::clone(record)));
+            let since = |word: Word| word.last_activity();
+            if eligible && longest.as_ref().is_none_or(|(longest, _)| since(word) < since(*longest))
+            {
+                longest = Some((word, Arc::clone(record)));
             }
         });
-        longest.map(|(_, record)| record)
+        longest
     }
 }
 

@@ -112,7 +112,8 @@ impl Permits {
         // others meanwhile, and would wake those who wait for one, the caller included.
         let principal = principal.zip(self.max_per_principal);
         if let Some((principal, max)) = principal {
-            self.enlist(principal, max)?;
+            self.enlist(principal, max)
+                .map_err(|full| if self.used() < self.max { full } else { Full::Table })?;
         }
         let place = self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |counts| {
             (Counts(counts).total() < self.max).then_some(counts + Counts::one(Stage::Opening))

@@ -19,6 +19,9 @@ use crate::{
 /// Endpoints of one origin that are kept to be shared; more come and go with their sessions.
 const INTERNED: usize = 64;
 
+/// Bytes of a URI and a `Host` together.
+const LONGEST: usize = 4096;
+
 /// A service to make clones of. Behind a lock, because a service need not be `Sync`; the lock is
 /// held for a clone only.
 pub(super) struct Origin<S> {
@@ -86,6 +89,15 @@ impl Site {
             known.push(Arc::downgrade(&endpoint));
         }
         endpoint
+    }
+
+    /// Whether keeping it for a session would let a client choose what that session costs.
+    pub(super) fn is_too_long(&self) -> bool {
+        let uri = &self.uri;
+        let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+        let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        let host = self.host.as_ref().map_or(0, HeaderValue::len);
+        authority + path + host > LONGEST
     }
 
     fn is(&self, other: &Self) -> bool {

@@ -37,6 +37,21 @@ use crate::{
 ///     .layer(McpSessionLayer::new().idle_timeout(Duration::from_secs(30 * 60)));
 /// ```
 ///
+/// The server behind is told of a close through the service that opened the session. On a
+/// `MethodRouter` with several methods `Router::layer` wraps each of them on its own, so a server
+/// that issues its ids and has a DELETE handler goes to the layer whole:
+///
+/// ```
+/// use axum::{Router, routing::post};
+/// use mcp_session_layer::McpSessionLayer;
+/// use tower::Layer;
+///
+/// # async fn open_or_call() {}
+/// # async fn end() {}
+/// let server = post(open_or_call).delete(end);
+/// let app: Router = Router::new().route_service("/mcp", McpSessionLayer::new().layer(server));
+/// ```
+///
 /// # Panics
 ///
 /// Setters panic on a zero duration or count, and on a layer that is already in use (it was applied
@@ -204,7 +219,9 @@ impl McpSessionLayer {
     /// Minds only requests to this path and below it, as the layer sees it (inside `Router::nest`
     /// that is without the prefix); everything else passes through as if the layer were not there.
     /// May be given more than once. Default: every path, where what is not MCP passes through too,
-    /// but a stray `Mcp-Session-Id` or JSON-RPC message on another route is answered as on this one.
+    /// but a stray `Mcp-Session-Id` or JSON-RPC message on another route is answered as on this one,
+    /// a JSON body is read (64 KiB, 10 s at the most) before the handler sees it, and the hang-up of
+    /// a client cancels a POST without an id only within `open_timeout`.
     ///
     /// Every path by which a request can reach the MCP server must be covered: what is not passes
     /// without a look at whose session it is. Paths are compared as they are sent, undecoded.

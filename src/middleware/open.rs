@@ -6,7 +6,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 use tower::Service;
 use tracing::Instrument;
 
@@ -75,7 +75,10 @@ where
         id: SessionId,
         principal: Option<Principal>,
     ) -> Answer<S, B> {
-        let turn = Arc::clone(&self.shared).turn(id.clone()).await;
+        // Bounded: whoever is first may be at it for as long as a call takes. Who goes on without
+        // a turn joins the session that comes first.
+        let turn = Arc::clone(&self.shared).turn(id.clone());
+        let turn = timeout(self.shared.options.open_timeout, turn).await.ok();
         // Whoever was first may have restored it, or ended it.
         let registry = Arc::clone(&self.shared.registry);
         if let Ok(in_flight) = registry.enter(id.as_str(), principal.as_ref()) {
@@ -111,6 +114,10 @@ where
         client: Option<Box<ClientInfo>>,
         kind: Kind,
     ) -> Answer<S, B> {
+        let site = Site::of(&request, Arc::clone(&self.origin) as _);
+        if site.is_too_long() {
+            return Ok(self.shared.reject(Rejection::EndpointTooLong));
+        }
         let opening = match self.shared.registry.begin(principal, client).await {
             Ok(opening) => opening,
             Err(why) => return Ok(self.shared.reject(why)),
@@ -119,7 +126,6 @@ where
             opening.name(id.clone());
         }
         request.extensions_mut().insert(opening.session());
-        let site = Site::of(&request, Arc::clone(&self.origin) as _);
         let birth = Birth { shared: Arc::clone(&self.shared), opening, site, kind };
         self.launch(request, Errand::Birth(birth)).await
     }

@@ -30,7 +30,9 @@ pub enum UnknownIds {
     /// The first caller to present such an id becomes its owner, so the store must check owners
     /// itself. Ids that were closed here (the last 16,384) stay 404. DELETE is passed on and never
     /// adopts. Requests with one id are restored one after the other. A shutdown does not tell the
-    /// server behind of its closes: the store keeps the sessions for the next process.
+    /// server behind of its closes: the store keeps the sessions for the next process. Name the
+    /// endpoint with [`path`](crate::McpSessionLayer::path): any other route that answers JSON would
+    /// seem to know every id.
     Forward,
 }
 

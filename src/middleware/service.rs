@@ -112,7 +112,7 @@ where
 
     fn with_id(&mut self, request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
         let (principal, request) = self.shared.identify(request);
-        match self.resolve(request.headers(), principal.as_ref()) {
+        match self.resolve(request.method(), request.headers(), principal.as_ref()) {
             Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
             Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
             Err(why) => self.refuse(why),
@@ -121,6 +121,7 @@ where
 
     fn resolve(
         &self,
+        method: &Method,
         headers: &HeaderMap,
         principal: Option<&Principal>,
     ) -> Result<Resolved, Rejection> {
@@ -131,7 +132,8 @@ where
             Err(lost) => lost,
         };
         // Who could not own the session is not told that it may be there.
-        let may_ask = lost == Rejection::SessionNotFound
+        let may_ask = [Method::GET, Method::POST, Method::DELETE].contains(method)
+            && lost == Rejection::SessionNotFound
             && self.shared.options.unknown_ids == UnknownIds::Forward
             && self.shared.may_open(principal).is_ok()
             && registry.find(id).is_none();

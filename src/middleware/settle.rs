@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Restore {
         id: SessionId,
         is_get: bool,
-        _turn: Turn,
+        _turn: Option<Turn>,
     },
 }
 
@@ -66,7 +66,8 @@ impl Birth {
             // Ours, or it would tell ids that nobody has from those of others.
             return Settled::nothing(self.shared.reject(Rejection::SessionNotFound));
         }
-        if !response.status().is_success() {
+        // A restore may have reached a route that answers anything to anybody.
+        if !response.status().is_success() || restores && !is_mcp(&response) {
             return Settled::plain(response);
         }
         match self.kind {
@@ -175,6 +176,13 @@ pub(super) fn turn_all_away<B>(
         if let Some(id) = id.filter(|id| shared.registry.find(id.as_str()).is_none()) {
             shared.registry.turn_away(id, Arc::clone(endpoint));
         }
+    }
+}
+
+/// Keeps the id out of the logs of HTTP layers outside.
+pub(super) fn mark_secret<B>(response: &mut Response<B>) {
+    if let Some(id) = response.headers_mut().get_mut(SESSION_ID_HEADER) {
+        id.set_sensitive(true);
     }
 }
 

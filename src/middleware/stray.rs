@@ -13,7 +13,7 @@ use http_body::Body as HttpBody;
 
 use super::{
     endpoint::{Calls, Origin, Site},
-    settle::{Settled, hand_over, turn_all_away},
+    settle::{Settled, hand_over, mark_secret, turn_all_away},
     shared::Shared,
 };
 use crate::{
@@ -41,16 +41,22 @@ impl Stray {
         (Self { shared: Arc::clone(shared), site, principal }, request)
     }
 
-    pub(super) fn settle<B>(self, response: Response<B>) -> Settled<B>
+    pub(super) fn settle<B>(self, mut response: Response<B>) -> Settled<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { shared, site, principal } = self;
+        mark_secret(&mut response);
         let has_id = response.headers().contains_key(SESSION_ID_HEADER);
         if !has_id || !response.status().is_success() {
             return Settled::plain(response);
         }
+        let too_long = site.is_too_long();
         let endpoint = site.endpoint(shared.options.terminate.clone());
+        if too_long {
+            turn_all_away(&shared, &response, &endpoint);
+            return Settled::nothing(shared.reject(Rejection::EndpointTooLong));
+        }
         adopt(&shared, response, principal, endpoint)
     }
 }

@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
+    settle::mark_secret,
     shared::Shared,
     stray::adopt,
 };
@@ -54,12 +55,13 @@ impl Track {
     }
 
     /// The answer has come.
-    pub(super) fn finish<B>(self, response: Response<B>) -> Response<SessionBody<B>>
+    pub(super) fn finish<B>(self, mut response: Response<B>) -> Response<SessionBody<B>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { shared, in_flight, seat, ending } = self;
         let status = response.status();
+        mark_secret(&mut response);
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
             return response.map(SessionBody::plain);
         }

@@ -35,6 +35,9 @@ pub enum Rejection {
     /// 400: `jsonrpc` or `method` stands twice in the message, and two parsers may disagree on
     /// which counts.
     MessageAmbiguous,
+    /// 414: the URI and `Host` of the request that opens a session are over 4 KiB together. They are
+    /// kept for as long as the session lives.
+    EndpointTooLong,
     /// 403: `principal` found nobody and anonymous sessions are not allowed.
     PrincipalRequired,
     /// 429: this principal has as many sessions as it may.
@@ -89,6 +92,7 @@ impl Rejection {
             Self::IdMalformed => row!(BAD_REQUEST, -32000, "Mcp-Session-Id must be visible ASCII"),
             Self::IdMissing => row!(BAD_REQUEST, -32000, "Mcp-Session-Id is required"),
             Self::MessageAmbiguous => row!(BAD_REQUEST, -32000, "Message repeats a member"),
+            Self::EndpointTooLong => row!(URI_TOO_LONG, -32000, "URI and Host are over 4 KiB"),
             Self::PrincipalRequired => row!(FORBIDDEN, -32000, "An identified caller is required"),
             Self::TooManySessions => row!(TOO_MANY_REQUESTS, -32000, "Too many sessions"),
             Self::TooManyStreams => row!(TOO_MANY_REQUESTS, -32000, "Too many streams"),
@@ -138,21 +142,40 @@ impl std::error::Error for Rejection {}
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_body_is_a_json_rpc_error_without_an_id_that_says_what_the_accessors_say() {
-        for rejection in [
-            Rejection::SessionNotFound,
-            Rejection::IdRepeated,
+    /// The wire, spelled out: whoever changes a row changes it here too.
+    const WIRE: [(Rejection, u16, &str); 16] = [
+        (Rejection::SessionNotFound, 404, r#"-32001,"message":"Session not found""#),
+        (Rejection::IdRepeated, 400, r#"-32000,"message":"Mcp-Session-Id must be sent once""#),
+        (Rejection::IdEmpty, 400, r#"-32000,"message":"Mcp-Session-Id must not be empty""#),
+        (Rejection::IdTooLong, 400, r#"-32000,"message":"Mcp-Session-Id is over 256 bytes""#),
+        (Rejection::IdMalformed, 400, r#"-32000,"message":"Mcp-Session-Id must be visible ASCII""#),
+        (Rejection::IdMissing, 400, r#"-32000,"message":"Mcp-Session-Id is required""#),
+        (Rejection::MessageAmbiguous, 400, r#"-32000,"message":"Message repeats a member""#),
+        (Rejection::EndpointTooLong, 414, r#"-32000,"message":"URI and Host are over 4 KiB""#),
+        (
             Rejection::PrincipalRequired,
-            Rejection::TableFull,
-            Rejection::UnusableId,
-        ] {
-            let body: serde_json::Value = serde_json::from_str(rejection.body()).unwrap();
-            let expected = serde_json::json!({
-                "jsonrpc": "2.0",
-                "error": { "code": rejection.code(), "message": rejection.message() },
-            });
-            assert_eq!(body, expected);
+            403,
+            r#"-32000,"message":"An identified caller is required""#,
+        ),
+        (Rejection::TooManySessions, 429, r#"-32000,"message":"Too many sessions""#),
+        (Rejection::TooManyStreams, 429, r#"-32000,"message":"Too many streams""#),
+        (Rejection::TooManyRequests, 429, r#"-32000,"message":"Too many requests""#),
+        (Rejection::TableFull, 503, r#"-32000,"message":"Server is at capacity""#),
+        (Rejection::ShuttingDown, 503, r#"-32000,"message":"Server is shutting down""#),
+        (Rejection::UnusableId, 502, r#"-32000,"message":"Server issued an unusable session id""#),
+        (Rejection::OpenTimeout, 504, r#"-32000,"message":"Server did not answer in time""#),
+    ];
+
+    #[test]
+    fn every_answer_is_a_json_rpc_error_without_an_id_byte_for_byte() {
+        for (rejection, status, error) in WIRE {
+            assert_eq!(rejection.status().as_u16(), status);
+            let body = format!(r#"{{"jsonrpc":"2.0","error":{{"code":{error}}}}}"#);
+            assert_eq!(rejection.body(), body);
+            let json: serde_json::Value = serde_json::from_str(rejection.body()).unwrap();
+            assert_eq!(json["error"]["code"], rejection.code());
+            assert_eq!(json["error"]["message"], rejection.message());
+            assert_eq!(rejection.is_retryable(), status == 429 || status == 503);
         }
     }
 }

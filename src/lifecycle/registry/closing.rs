@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Mode, Registry};
 use crate::{
     lifecycle::{
+        activity::Word,
         clock::Millis,
         closer::{Farewell, Terminate},
         deadline::Verdict,
@@ -63,9 +64,9 @@ impl Registry {
         }
     }
 
-    /// Closes the session if nothing is in flight. For eviction.
-    pub(in crate::lifecycle) fn evict(&self, record: &Arc<Record>) -> bool {
-        let evicted = record.activity.expire(record.word());
+    /// Closes the session if nothing happened since `seen` and nothing is in flight. For eviction.
+    pub(in crate::lifecycle) fn evict(&self, record: &Arc<Record>, seen: Word) -> bool {
+        let evicted = record.activity.expire(seen);
         if evicted {
             self.tear_down(record, CloseReason::Evicted, true);
         }

@@ -201,16 +201,16 @@ impl Registry {
 
     /// False if the id is taken, or was closed here and must stay so.
     pub(super) fn insert(&self, record: &Arc<Record>) -> bool {
+        let Some(id) = record.id() else { return false };
         match self.map.entry(Key(Arc::clone(record))) {
-            MapEntry::Occupied(_) => return false,
-            MapEntry::Vacant(entry) => drop(entry.insert(())),
+            MapEntry::Occupied(_) => false,
+            // Ids are buried before they leave the map: one that was closed here is seen to be.
+            MapEntry::Vacant(_) if self.was_closed(id) => false,
+            MapEntry::Vacant(entry) => {
+                entry.insert(());
+                true
+            }
         }
-        // Ids are buried before they leave the map, so one that was closed here is seen to be now.
-        let revived = record.id().filter(|id| self.was_closed(id));
-        if let Some(id) = revived {
-            self.remove(id, record);
-        }
-        revived.is_none()
     }
 
     fn remove(&self, id: &SessionId, record: &Arc<Record>) {
