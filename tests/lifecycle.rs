@@ -580,7 +580,8 @@ fn the_reaper_comes_back_when_its_runtime_has_died() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = FakeServer::default();
     let layer = McpSessionLayer::new().idle_timeout(Duration::from_millis(50));
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&server, layer);
+    let sessions = watched.sessions.clone();
     let service = layer.layer(server.clone());
     let open = || async {
         service.clone().oneshot(initialize()).await.unwrap();
@@ -594,9 +595,11 @@ fn the_reaper_comes_back_when_its_runtime_has_died() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(sessions.len(), 0, "both were reaped, that of the dead runtime too");
         assert_eq!(server.sessions().len(), 0);
+        watched.finish_in_real_time().await;
     });
 }
 
+/// Not watched: who watches has the sessions, and here everything is dropped.
 #[tokio::test(start_paused = true)]
 async fn dropping_everything_closes_the_sessions_that_are_left() {
     use tower::{Layer, ServiceExt};
@@ -615,6 +618,7 @@ async fn dropping_everything_closes_the_sessions_that_are_left() {
     assert_eq!(before.elapsed(), Duration::ZERO, "the server was told at once");
 }
 
+/// Not watched: who watches has the sessions, and here everything is dropped.
 #[tokio::test(start_paused = true)]
 async fn a_stream_outlives_the_service_that_answered_it() {
     use tower::{Layer, ServiceExt};
@@ -628,6 +632,7 @@ async fn a_stream_outlives_the_service_that_answered_it() {
     assert_eq!(server.sessions().len(), 0, "then there was nobody left");
 }
 
+// Not watched, and neither are the next two: they are over before any layer is in use.
 #[test]
 #[should_panic(expected = "idle_timeout must not be zero")]
 fn a_zero_timeout_is_refused_where_it_is_set() {

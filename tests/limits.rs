@@ -291,6 +291,7 @@ async fn a_storm_of_openings_and_closings_never_exceeds_the_cap() {
     world.finish().await;
 }
 
+/// Not watched: no request is made.
 #[test]
 fn a_cap_without_a_timeout_is_warned_of() {
     #[derive(Clone, Default)]

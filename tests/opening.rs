@@ -22,11 +22,12 @@ fn assert_nothing_stayed(world: &World) {
 #[tokio::test(start_paused = true)]
 async fn the_id_of_the_server_is_adopted() {
     let world = World::new(|layer| layer);
-    world.server.change(|manners| manners.next_ids = vec!["!~".to_owned()]);
+    let id = unique("!~");
+    world.server.change(|manners| manners.next_ids = vec![id.clone()]);
     let reply = world.ask(initialize()).await;
-    assert_eq!(reply.id(), Some("!~"));
-    assert_eq!(world.ping("!~").await, 200);
-    assert_eq!(world.server.last().id.as_deref(), Some("!~"));
+    assert_eq!(reply.id(), Some(id.as_str()));
+    assert_eq!(world.ping(&id).await, 200);
+    assert_eq!(world.server.last().id, Some(id));
     world.finish().await;
 }
 
@@ -46,21 +47,23 @@ async fn an_id_is_minted_where_the_server_issues_none() {
 async fn a_generator_of_ids_is_used_and_not_trusted() {
     let tries = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = tries.clone();
+    let mine = [unique("mine"), unique("mine")];
+    let [first, second] = mine.clone();
     let server = FakeServer::with(|manners| manners.issues_ids = false);
     let world = World::around(server, |layer| {
         layer.id_generator(move || {
             match counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-                0 => "mine-1".to_owned(),
+                0 => first.clone(),
                 1 => "not valid".to_owned(),
                 2 => panic!("out of ids"),
-                3 => "mine-1".to_owned(),
-                4 => "mine-2".to_owned(),
+                3 => first.clone(),
+                4 => second.clone(),
                 _ => String::new(),
             }
         })
     });
-    assert_eq!(world.open().await, "mine-1");
-    assert_eq!(world.open().await, "mine-2", "after a bad one, a panic and one that is taken");
+    assert_eq!(world.open().await, mine[0]);
+    assert_eq!(world.open().await, mine[1], "after a bad one, a panic and one that is taken");
     assert_eq!(world.ask(initialize()).await.status, 502);
     assert_eq!(world.sessions.len(), 2);
     world.finish().await;
@@ -84,10 +87,11 @@ async fn an_answer_that_is_no_success_opens_nothing_and_passes_through() {
 #[tokio::test(start_paused = true)]
 async fn an_id_that_is_taken_is_refused_and_its_owner_keeps_it() {
     let world = World::new(|layer| layer);
-    world.server.change(|manners| manners.next_ids = vec!["twin".to_owned(), "twin".to_owned()]);
-    assert_eq!(world.open_used().await, "twin");
+    let twin = unique("twin");
+    world.server.change(|manners| manners.next_ids = vec![twin.clone(), twin.clone()]);
+    assert_eq!(world.open_used().await, twin);
     assert_eq!(world.ask(initialize()).await.status, 502);
-    assert_eq!(world.ping("twin").await, 200);
+    assert_eq!(world.ping(&twin).await, 200);
     assert_eq!(world.events(), ["opened", "rejected 502"]);
     assert_eq!(world.server.count(&Method::DELETE), 0, "a DELETE would have hit the owner");
     world.finish().await;
@@ -95,10 +99,11 @@ async fn an_id_that_is_taken_is_refused_and_its_owner_keeps_it() {
 
 #[tokio::test(start_paused = true)]
 async fn ids_that_cannot_be_used_are_refused_and_closed_again() {
-    for ids in [vec!["a b"], vec![""], vec!["good-1", "good-2"], vec!["good", "bad id"]] {
+    let (good, better) = (unique("good"), unique("good"));
+    for ids in [vec!["a b"], vec![""], vec![&*good, &*better], vec![&*good, "bad id"]] {
         let deleted = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = deleted.clone();
-        let issued = ids.clone();
+        let issued: Vec<_> = ids.iter().map(|id| HeaderValue::from_str(id).unwrap()).collect();
         let server = service_fn(move |request: Request<Body>| {
             let mut response = Response::new(Body::from("{}"));
             if request.method() == Method::DELETE {
@@ -106,20 +111,21 @@ async fn ids_that_cannot_be_used_are_refused_and_closed_again() {
                 seen.lock().unwrap().push(id);
             } else {
                 for id in &issued {
-                    response.headers_mut().append("mcp-session-id", id.parse().unwrap());
+                    response.headers_mut().append("mcp-session-id", id.clone());
                 }
             }
             async { Ok::<_, std::convert::Infallible>(response) }
         });
-        let layer = McpSessionLayer::new();
-        let sessions = layer.sessions();
+        let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
+        ids.iter().for_each(|id| watched.learn(id));
         let reply = read(layer.layer(server).oneshot(initialize()).await.unwrap()).await;
         assert_eq!((reply.status.as_u16(), reply.id()), (502, None), "{ids:?}");
         pass(SECOND).await;
         let good: Vec<_> = ids.into_iter().filter(|id| id.starts_with("good")).collect();
         assert_eq!(*deleted.lock().unwrap(), good);
-        let stats = sessions.stats();
+        let stats = watched.sessions.stats();
         assert_eq!((stats.live, stats.opening, stats.closing), (0, 0, 0));
+        watched.finish().await;
     }
 }
 
@@ -332,7 +338,7 @@ async fn a_server_that_never_answers_gives_its_permit_back() {
     world.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_panics_in_initialize_panics_for_its_caller_and_keeps_nothing() {
     let server = service_fn(|_: Request<Body>| async {
         if true {
@@ -340,12 +346,12 @@ async fn a_server_that_panics_in_initialize_panics_for_its_caller_and_keeps_noth
         }
         Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
     });
-    let layer = McpSessionLayer::new();
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let call = tokio::spawn(layer.layer(server).oneshot(initialize()));
     assert!(call.await.unwrap_err().is_panic());
-    let stats = sessions.stats();
+    let stats = watched.sessions.stats();
     assert_eq!((stats.live, stats.opening), (0, 0));
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,16 +363,18 @@ async fn an_error_of_the_service_is_passed_on_and_lets_go() {
         }
     });
     let layer = McpSessionLayer::new().idle_timeout(IDLE);
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&FakeServer::default(), layer);
     let service = layer.layer(fails);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let error = service.clone().oneshot(call(opened.id().unwrap(), "ping")).await.unwrap_err();
     assert_eq!(error, "broken");
-    assert_eq!(sessions.stats().in_flight, 0);
+    assert_eq!(watched.sessions.stats().in_flight, 0);
     let never = layer
         .layer(service_fn(|_: Request<Body>| async { Err::<Response<Body>, _>("broken too") }));
     assert_eq!(never.oneshot(initialize()).await.unwrap_err(), "broken too");
-    assert_eq!(sessions.stats().opening, 0);
+    assert_eq!(watched.sessions.stats().opening, 0);
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,12 +390,14 @@ async fn the_handler_of_initialize_sees_the_session_before_it_has_an_id() {
         *slot.lock().unwrap() = Some(session);
         async { Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}"))) }
     });
-    let layer = McpSessionLayer::new();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let opened = read(layer.layer(server).oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let session = seen.lock().unwrap().take().unwrap();
     assert_eq!(session.id(), opened.id());
     let found = layer.sessions().get(opened.id().unwrap()).unwrap();
     assert_eq!(found.state().get::<u32>().as_deref(), Some(&7));
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -398,18 +408,15 @@ async fn a_session_closed_by_its_own_initialize_is_opened_and_closed_once() {
         }
         Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}")))
     });
-    let events = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let log = events.clone();
-    let layer = McpSessionLayer::new().on_event(move |event| {
-        log.lock().unwrap().push(format!("{event:?}").split(' ').next().unwrap().to_owned());
-    });
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let service = layer.layer(closing);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
-    assert_eq!(*events.lock().unwrap(), ["Opened", "Closed"]);
+    watched.learn(opened.id().unwrap());
+    assert_eq!(watched.events(), ["opened", "closed requested"]);
     let lost = read(service.oneshot(call(opened.id().unwrap(), "ping")).await.unwrap()).await;
     lost.assert_lost();
-    assert_eq!((sessions.len(), sessions.stats().closing), (0, 0));
+    assert_eq!((watched.sessions.len(), watched.sessions.stats().closing), (0, 0));
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,10 +428,12 @@ async fn a_failed_initialize_resolves_closed_for_its_handler() {
         let response = Response::builder().status(500).body(Body::empty()).unwrap();
         async { Ok::<_, std::convert::Infallible>(response) }
     });
-    McpSessionLayer::new().layer(server).oneshot(initialize()).await.unwrap();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
+    layer.layer(server).oneshot(initialize()).await.unwrap();
     let session = slot.lock().unwrap().take().unwrap();
     session.closed().await;
     assert!(session.hold().is_err());
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,12 +444,14 @@ async fn an_unread_answer_to_initialize_does_not_keep_its_session() {
         Ok::<_, std::convert::Infallible>(response.body(Body::from_stream(stream)).unwrap())
     });
     let layer = McpSessionLayer::new().unused_timeout(SECOND);
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&FakeServer::default(), layer);
     let answer = layer.layer(slow).oneshot(initialize()).await.unwrap();
-    assert_eq!(sessions.len(), 1);
+    watched.learn(answer.headers()["mcp-session-id"].to_str().unwrap());
+    assert_eq!(watched.sessions.len(), 1);
     pass(SECOND + TICK).await;
-    assert_eq!(sessions.len(), 0);
+    assert_eq!(watched.sessions.len(), 0);
     assert_eq!(read(answer).await.body, "", "and ends with it");
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -450,10 +461,13 @@ async fn a_hold_during_initialize_is_no_use_of_the_session() {
         Ok::<_, std::convert::Infallible>(Response::new(Body::from("{}")))
     });
     let layer = McpSessionLayer::new().unused_timeout(SECOND);
-    let sessions = layer.sessions();
-    read(layer.layer(holding).oneshot(initialize()).await.unwrap()).await;
+    let (layer, watched) = watch(&FakeServer::default(), layer);
+    let opened = read(layer.layer(holding).oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     pass(SECOND + TICK).await;
-    assert_eq!(sessions.stats().closed.get(mcp_session_layer::CloseReason::Unused), 1);
+    let closed = watched.sessions.stats().closed;
+    assert_eq!(closed.get(mcp_session_layer::CloseReason::Unused), 1);
+    watched.finish().await;
 }
 
 /// Bodies that some server may take for an `initialize` and we do not.
@@ -507,20 +521,21 @@ fn gullible(
 async fn a_hang_up_leaves_nothing_also_where_no_initialize_was_recognised() {
     for request in disguised() {
         let open = Arc::default();
-        let layer = McpSessionLayer::new();
+        let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
         let call = layer.layer(gullible(Arc::clone(&open))).oneshot(request);
         assert!(tokio::time::timeout(SECOND / 2, call).await.is_err());
         pass(SECOND * 5).await;
         assert_eq!(open.lock().unwrap().len(), 0);
-        let stats = layer.sessions().stats();
+        let stats = watched.sessions.stats();
         assert_eq!((stats.live, stats.closing), (0, 0));
+        watched.finish().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn sessions_without_a_place_are_turned_away_in_bounds() {
     let open = Arc::default();
-    let layer = McpSessionLayer::new().max_sessions(1);
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new().max_sessions(1));
     let service = layer.layer(gullible(Arc::clone(&open)));
     let flood = (0..2_000u64).map(|n| {
         let service = service.clone();
@@ -531,10 +546,10 @@ async fn sessions_without_a_place_are_turned_away_in_bounds() {
         }
     });
     let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (watch, seen) = (most.clone(), open.clone());
+    let (high, seen) = (most.clone(), open.clone());
     let watcher = tokio::spawn(async move {
         loop {
-            watch.fetch_max(seen.lock().unwrap().len(), std::sync::atomic::Ordering::SeqCst);
+            high.fetch_max(seen.lock().unwrap().len(), std::sync::atomic::Ordering::SeqCst);
             pass(Duration::from_millis(5)).await;
         }
     });
@@ -545,6 +560,7 @@ async fn sessions_without_a_place_are_turned_away_in_bounds() {
     assert!(most < 500, "the server had {most} sessions at once, under a cap of 1");
     pass(SECOND * 120).await;
     assert_eq!(open.lock().unwrap().len(), 0);
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -567,6 +583,42 @@ async fn the_call_that_opens_runs_in_the_span_of_the_request() {
     });
     let _log = tracing::subscriber::set_default(tracing_subscriber::registry());
     let span = tracing::info_span!("the request");
-    McpSessionLayer::new().layer(server).oneshot(initialize()).instrument(span).await.unwrap();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
+    read(layer.layer(server).oneshot(initialize()).instrument(span).await.unwrap()).await;
     assert_eq!(*name.lock().unwrap(), Some("the request"));
+    watched.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_does_not_choose_what_a_session_costs() {
+    let world = World::new(|layer| layer);
+    let mut long_uri = initialize();
+    *long_uri.uri_mut() = format!("/mcp?{}", "x".repeat(5_000)).parse().unwrap();
+    let mut long_host = initialize();
+    long_host.headers_mut().insert("host", "x".repeat(5_000).parse().unwrap());
+    for request in [long_uri, long_host] {
+        assert_eq!(world.ask(request).await.status, 414);
+    }
+    assert_eq!(world.server.seen().len(), 0);
+    let mut unrecognised = initialize();
+    unrecognised.headers_mut().insert("content-type", HeaderValue::from_static("text/plain"));
+    *unrecognised.uri_mut() = format!("/mcp?{}", "x".repeat(5_000)).parse().unwrap();
+    assert_eq!(world.ask(unrecognised).await.status, 414);
+    pass(SECOND).await;
+    assert_eq!(world.server.sessions().len(), 0, "and what it opened is closed");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_evicted_for_an_initialize_that_was_not_recognised() {
+    use mcp_session_layer::WhenFull;
+    let world = World::new(|layer| layer.max_sessions(2).when_full(WhenFull::EvictIdle));
+    let kept = [world.open_used().await, world.open_used().await];
+    let mut request = initialize();
+    request.headers_mut().insert("content-type", HeaderValue::from_static("text/plain"));
+    assert_eq!(world.ask(request).await.status, 503);
+    for id in &kept {
+        assert_eq!(world.ping(id).await, 200);
+    }
+    world.finish().await;
 }

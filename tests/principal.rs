@@ -117,7 +117,7 @@ async fn there_is_no_way_past_the_owner_below_the_managed_path() {
         *request.uri_mut() = "/mcp".parse().unwrap();
         server.clone().oneshot(request)
     });
-    let layer = owned(McpSessionLayer::new()).path("/mcp");
+    let (layer, watched) = watch(&fake, owned(McpSessionLayer::new()).path("/mcp"));
     let app = axum::Router::new().nest_service("/mcp", server).layer(layer.clone());
     let ask = |request: Request<axum::body::Body>, path: &str| {
         let mut request = request;
@@ -126,6 +126,8 @@ async fn there_is_no_way_past_the_owner_below_the_managed_path() {
     };
     let opened = ask(as_user(initialize(), "alice"), "/mcp").await.unwrap();
     let id = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    drop(opened);
+    watched.learn(&id);
     for path in ["/mcp", "/mcp/", "/mcp/x", "/mcp//"] {
         let stolen = ask(as_user(call(&id, "ping"), "mallory"), path).await.unwrap();
         assert_eq!(stolen.status(), 404, "{path}");
@@ -134,4 +136,5 @@ async fn there_is_no_way_past_the_owner_below_the_managed_path() {
     }
     assert_eq!(fake.seen().len(), 1);
     drop(layer.layer(fake));
+    watched.finish().await;
 }

@@ -53,10 +53,13 @@ use tokio::{
 };
 use tower::Layer;
 
-#[path = "common/net.rs"]
-mod net;
+mod common;
 
-use net::{Dice, PATIENCE, Wire, all_closed, bind, ms, quiescence, request, serve, until};
+use common::{
+    FakeServer, Watched,
+    net::{Dice, PATIENCE, Wire, bind, ms, request, serve, until},
+    watch,
+};
 
 type Service = StreamableHttpService<Tools, LocalSessionManager>;
 
@@ -220,6 +223,7 @@ async fn notify(peer: &Peer<RoleServer>, bytes: usize) -> Result<(), ServiceErro
 struct Stage {
     authority: String,
     sessions: Sessions,
+    watched: Watched,
     kept: Kept,
     http: reqwest::Client,
 }
@@ -235,9 +239,14 @@ impl Stage {
     }
 
     async fn around((kept, service): (Kept, Service), layer: McpSessionLayer) -> Self {
-        let sessions = layer.sessions();
-        let addr = serve(app(service, layer)).await;
-        Self { authority: addr.to_string(), sessions, kept, http: http() }
+        let (layer, watched) = watch(&FakeServer::default(), layer);
+        let addr = serve(watched.learn_from(app(service, layer))).await;
+        Self::at(addr, kept, watched)
+    }
+
+    fn at(addr: SocketAddr, kept: Kept, watched: Watched) -> Self {
+        let sessions = watched.sessions.clone();
+        Self { authority: addr.to_string(), sessions, watched, kept, http: http() }
     }
 
     fn url(&self) -> String {
@@ -302,14 +311,10 @@ impl Stage {
     /// Waits until nothing is in flight, closes what is left, and sees that nothing stays.
     #[track_caller]
     fn finish(self) -> impl Future<Output = Stats> {
-        let quiet = quiescence(&self.sessions);
-        let closed = all_closed(&self.sessions);
         let empty = self.kept.is_empty_within(PATIENCE);
         async move {
             drop(self.http);
-            quiet.await;
-            self.sessions.close_all();
-            let stats = closed.await;
+            let stats = self.watched.finish_in_real_time().await;
             empty.await;
             assert_eq!(stats.terminate_failures, 0);
             stats
@@ -471,9 +476,9 @@ async fn a_call_longer_than_rmcps_own_keep_alive_ends_without_a_result() {
         Arc::new(manager),
         StreamableHttpServerConfig::default(),
     );
-    let layer = McpSessionLayer::new();
-    let app = Router::new().route_service("/mcp", service).layer(layer.clone());
-    let url = format!("http://{}/mcp", serve(app).await);
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
+    let app = Router::new().route_service("/mcp", service).layer(layer);
+    let url = format!("http://{}/mcp", serve(watched.learn_from(app)).await);
     let http = reqwest::Client::new();
     let post = |body: Value| http.post(&url).header("accept", ACCEPT).json(&body);
     let opened = post(initialize(LEGACY)).send().await.unwrap();
@@ -486,6 +491,7 @@ async fn a_call_longer_than_rmcps_own_keep_alive_ends_without_a_result() {
     let (_, message) = read(answer).await;
     assert_eq!(message["result"], Value::Null);
     assert!(before.elapsed() < ms(2500), "it ended after {:?}", before.elapsed());
+    watched.finish_in_real_time().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -985,17 +991,17 @@ async fn a_modern_rmcp_client_is_served_and_opens_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_lets_a_call_finish_ends_streams_refuses_sessions_and_leaves_nothing() {
     let (kept, service) = Kept::service(Opens::AtOnce);
-    let layer = McpSessionLayer::new();
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
+    let app = watched.learn_from(app(service, layer));
     let (listener, addr) = bind().await;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let ending = sessions.clone();
-    let server = axum::serve(listener, app(service, layer)).with_graceful_shutdown(async move {
+    let ending = watched.sessions.clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         stopped.await.unwrap();
         ending.shutdown(ms(5000)).await;
     });
     let server = tokio::spawn(server.into_future());
-    let stage = Stage { authority: addr.to_string(), sessions, kept, http: http() };
+    let stage = Stage::at(addr, kept, watched);
 
     let (busy, idle) = (stage.open().await, stage.open().await);
     let stream = stage.get(&busy).send().await.unwrap();
@@ -1060,9 +1066,9 @@ async fn the_server_behind_is_told_wherever_it_is_mounted() {
     for (name, path, mount) in mounts {
         let (kept, service) = Kept::service(Opens::AtOnce);
         let layer = McpSessionLayer::new().idle_timeout(ms(500)).close_timeout(ms(1000));
-        let sessions = layer.sessions();
-        let addr = serve(mount(service, layer)).await;
-        let stage = Stage { authority: addr.to_string(), sessions, kept, http: http() };
+        let (layer, watched) = watch(&FakeServer::default(), layer);
+        let addr = serve(watched.learn_from(mount(service, layer))).await;
+        let stage = Stage::at(addr, kept, watched);
         let url = format!("http://{addr}{path}?a=b");
         let open = async || {
             let request = stage.http.post(&url).header("accept", ACCEPT).json(&initialize(LEGACY));
@@ -1225,7 +1231,7 @@ async fn a_shutdown_leaves_rmcps_store_its_sessions_for_the_next_process() {
     first.sessions.shutdown(ms(1000)).await;
     assert_eq!((first.sessions.len(), store.len()), (0, 1));
     // The process ends here, and with it what its rmcp had in memory.
-    drop(first);
+    first.watched.finish_in_real_time().await;
     let second = store.server(McpSessionLayer::new()).await;
     assert_eq!(second.call(&id, "echo", json!({ "text": "x" })).await.0, 200);
     second.finish().await;
@@ -1309,7 +1315,8 @@ async fn forty_clients_that_do_as_they_like_leave_nothing_behind_in_rmcp() {
     assert!(stats.opened > 100, "{stats:?}");
 }
 
-/// The layer takes any service; this is only to see that rmcp's is one of them as it comes.
+/// The layer takes any service; this is only to see that rmcp's is one of them as it comes. Not
+/// watched: no request is made.
 #[test]
 fn rmcps_service_needs_no_adapter() {
     fn check<S>(_: S)

@@ -120,9 +120,10 @@ async fn a_get_that_is_answered_after_the_shutdown_began_ends_at_once() {
         let silence = futures_util::stream::pending::<Result<&str, std::convert::Infallible>>();
         Ok(http::Response::new(axum::body::Body::from_stream(silence)))
     });
-    let layer = McpSessionLayer::new();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let service = layer.layer(late);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let before = Instant::now();
     let (answer, ()) = tokio::join!(service.oneshot(get(opened.id().unwrap())), async {
         tokio::task::yield_now().await;
@@ -130,6 +131,7 @@ async fn a_get_that_is_answered_after_the_shutdown_began_ends_at_once() {
     });
     assert!(before.elapsed() < SECOND * 2, "{:?}", before.elapsed());
     assert_eq!(read(answer.unwrap()).await.body, "");
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,6 +240,7 @@ async fn a_subscriber_gets_the_events_and_one_that_sleeps_holds_nobody_up() {
     world.finish().await;
 }
 
+/// Not watched: who watches has the sessions, and here everything is dropped.
 #[tokio::test(start_paused = true)]
 async fn the_stream_of_events_ends_with_the_layer() {
     let layer = McpSessionLayer::new();

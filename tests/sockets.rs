@@ -34,10 +34,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-#[path = "common/net.rs"]
-mod net;
+mod common;
 
-use net::{Answer, Dice, PATIENCE, Wire, all_closed, ms, quiescence, request, serve, until};
+use common::{
+    FakeServer, Watched,
+    net::{Answer, Dice, PATIENCE, Wire, ms, quiescence, request, serve, until},
+    watch,
+};
 
 const MIB: usize = 1024 * 1024;
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -140,15 +143,17 @@ async fn listen(State(server): State<Server>, RawQuery(query): RawQuery) -> Resp
 struct Stage {
     addr: SocketAddr,
     sessions: Sessions,
+    watched: Watched,
     server: Server,
 }
 
 impl Stage {
     async fn new(layer: McpSessionLayer) -> Self {
-        let (sessions, server) = (layer.sessions(), Server::default());
+        let (layer, watched) = watch(&FakeServer::default(), layer);
+        let (sessions, server) = (watched.sessions.clone(), Server::default());
         let routes = server.clone().routes().route("/health", any(|| async { "ok" }));
-        let addr = serve(routes.layer(layer)).await;
-        Self { addr, sessions, server }
+        let addr = serve(watched.learn_from(routes.layer(layer))).await;
+        Self { addr, sessions, watched, server }
     }
 
     async fn wire(&self) -> Wire {
@@ -181,14 +186,12 @@ impl Stage {
 
     #[track_caller]
     fn finish(self) -> impl Future<Output = Stats> {
-        let quiet = quiescence(&self.sessions);
-        let closed = all_closed(&self.sessions);
-        let no_bodies = until("no body is left", PATIENCE, async move || self.server.bodies() == 0);
+        let server = self.server;
+        let no_bodies = until("no body is left", PATIENCE, async move || server.bodies() == 0);
         async move {
-            quiet.await;
-            self.sessions.close_all();
+            let stats = self.watched.finish_in_real_time().await;
             no_bodies.await;
-            closed.await
+            stats
         }
     }
 }
@@ -695,7 +698,7 @@ fn beside() -> Router {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_path_everything_beside_it_is_answered_as_if_the_layer_were_not_there() {
     let layer = McpSessionLayer::new().path("/mcp").principal(|_| None::<String>).heartbeat(ms(50));
-    let sessions = layer.sessions();
+    let (layer, watched) = watch(&FakeServer::default(), layer);
     let bare = serve(beside().merge(Server::default().routes())).await;
     let layered = serve(beside().merge(Server::default().routes()).layer(layer)).await;
 
@@ -756,7 +759,7 @@ async fn with_a_path_everything_beside_it_is_answered_as_if_the_layer_were_not_t
         assert_eq!(answer.body.len(), body.len());
         assert!(answer == two.answer().await);
     }
-    let stats = all_closed(&sessions).await;
+    let stats = watched.finish_in_real_time().await;
     assert_eq!((stats.opened, stats.rejected), (0, 0));
 }
 

@@ -98,12 +98,14 @@ async fn a_body_may_close_its_own_session_while_it_is_polled() {
         };
         Ok::<_, std::convert::Infallible>(Response::new(body))
     });
-    let layer = McpSessionLayer::new();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let service = layer.layer(server);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let answer = service.oneshot(get(opened.id().unwrap())).await.unwrap();
     assert_eq!(read(answer).await.body, "", "ended, and did not hang");
     assert!(layer.sessions().is_empty());
+    watched.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -236,9 +238,13 @@ async fn with_heartbeats(
         }
         Ok(response)
     });
-    let service = McpSessionLayer::new().heartbeat(SECOND * 10).layer(server);
+    let layer = McpSessionLayer::new().heartbeat(SECOND * 10);
+    let (layer, watched) = watch(&FakeServer::default(), layer);
+    let service = layer.layer(server);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let reply = read(service.oneshot(get(opened.id().unwrap())).await.unwrap()).await;
+    watched.finish().await;
     String::from_utf8(reply.body.to_vec()).unwrap()
 }
 
@@ -285,14 +291,16 @@ async fn a_stream_that_comes_after_its_session_has_closed_is_a_lost_session() {
             Result<&str, std::convert::Infallible>,
         >())))
     });
-    let layer = McpSessionLayer::new();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let service = layer.layer(late);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let (answer, ()) = tokio::join!(service.oneshot(get(opened.id().unwrap())), async {
         pass(SECOND / 2).await;
         layer.sessions().close_all();
     });
     read(answer.unwrap()).await.assert_lost();
+    watched.finish().await;
     world.finish().await;
 }
 
@@ -323,9 +331,10 @@ async fn size_hints_trailers_and_errors_pass_through() {
         let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
         Ok(Response::new(Body::new(body)))
     });
-    let layer = McpSessionLayer::new();
+    let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let service = layer.layer(odd);
     let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+    watched.learn(opened.id().unwrap());
     let mut answer = service.oneshot(get(opened.id().unwrap())).await.unwrap();
     let body = answer.body_mut();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
@@ -334,6 +343,7 @@ async fn size_hints_trailers_and_errors_pass_through() {
     assert!(body.frame().await.unwrap().is_err());
     assert_eq!(layer.sessions().stats().in_flight, 0, "released by the error, before the drop");
     drop(answer);
+    watched.finish().await;
     world.finish().await;
 }
 

@@ -9,6 +9,14 @@ use http::Method;
 use mcp_session_layer::{McpSessionLayer, UnknownIds};
 use serde_json::json;
 
+/// Of a session that the server has from before a restart.
+const FROM_BEFORE: &str = "from-before-d3c1f6a8-7a41-4c55-9a53-0f8d3c6b2e17";
+
+fn remember(world: &World) {
+    world.server.remember(FROM_BEFORE);
+    world.learn(FROM_BEFORE);
+}
+
 fn forwarding(layer: McpSessionLayer) -> McpSessionLayer {
     layer.unknown_ids(UnknownIds::Forward)
 }
@@ -29,24 +37,24 @@ async fn an_unknown_id_is_the_same_404_for_any_method_and_the_server_is_not_call
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_server_restores_is_adopted() {
     let world = World::new(forwarding);
-    world.server.remember("from-before");
-    assert_eq!(world.ping("from-before").await, 200);
+    remember(&world);
+    assert_eq!(world.ping(FROM_BEFORE).await, 200);
     assert_eq!(world.sessions.len(), 1);
-    assert_eq!(world.ping("from-before").await, 200);
+    assert_eq!(world.ping(FROM_BEFORE).await, 200);
     assert_eq!(world.events(), ["opened"]);
     pass(IDLE + TICK).await;
-    assert!(!world.server.has("from-before"), "and is closed like any other");
+    assert!(!world.server.has(FROM_BEFORE), "and is closed like any other");
     world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_restored_stream_is_owned_too() {
     let world = World::new(|layer| forwarding(layer).max_streams(1));
-    world.server.remember("from-before");
-    let stream = world.send(get("from-before")).await;
+    remember(&world);
+    let stream = world.send(get(FROM_BEFORE)).await;
     assert_eq!(stream.status(), 200);
-    assert_eq!(world.ask(get("from-before")).await.status, 429);
-    assert!(world.sessions.close("from-before"));
+    assert_eq!(world.ask(get(FROM_BEFORE)).await.status, 429);
+    assert!(world.sessions.close(FROM_BEFORE));
     assert_eq!(world.server.open_bodies(), 0);
     drop(stream);
     world.finish().await;
@@ -67,11 +75,11 @@ async fn what_the_server_does_not_know_either_is_not_adopted() {
 #[tokio::test(start_paused = true)]
 async fn delete_is_passed_on_and_never_adopts() {
     let world = World::new(forwarding);
-    world.server.remember("from-before");
-    assert_eq!(world.ask(delete("from-before")).await.status, 202);
+    remember(&world);
+    assert_eq!(world.ask(delete(FROM_BEFORE)).await.status, 202);
     assert_eq!(world.ask(delete("never-was")).await.status, 202);
     assert_eq!(world.sessions.len(), 0);
-    assert!(!world.server.has("from-before"));
+    assert!(!world.server.has(FROM_BEFORE));
     world.finish().await;
 }
 
@@ -93,8 +101,8 @@ async fn what_was_closed_here_stays_closed() {
 #[tokio::test(start_paused = true)]
 async fn two_requests_that_restore_at_once_share_one_session() {
     let world = World::new(forwarding);
-    world.server.remember("from-before");
-    let sleep = || call_with("from-before", "sleep", &json!({ "ms": 100 }));
+    remember(&world);
+    let sleep = || call_with(FROM_BEFORE, "sleep", &json!({ "ms": 100 }));
     let (one, two) = tokio::join!(world.ask(sleep()), world.ask(sleep()));
     assert_eq!((one.status.as_u16(), two.status.as_u16()), (200, 200));
     assert_eq!((world.sessions.len(), world.events()), (1, vec!["opened".to_owned()]));
@@ -108,15 +116,15 @@ async fn a_restored_session_belongs_to_who_restored_it() {
             parts.headers.get("x-user").map(|user| user.to_str().unwrap().to_owned())
         })
     });
-    world.server.remember("from-before");
+    remember(&world);
     let as_user = |user: &str| {
-        let mut request = call("from-before", "ping");
+        let mut request = call(FROM_BEFORE, "ping");
         request.headers_mut().insert("x-user", user.parse().unwrap());
         request
     };
-    world.ask(call("from-before", "ping")).await.assert_lost();
-    world.ask(delete("from-before")).await.assert_lost();
-    assert!(world.server.has("from-before"), "who cannot own it cannot end it");
+    world.ask(call(FROM_BEFORE, "ping")).await.assert_lost();
+    world.ask(delete(FROM_BEFORE)).await.assert_lost();
+    assert!(world.server.has(FROM_BEFORE), "who cannot own it cannot end it");
     assert_eq!(world.ask(as_user("alice")).await.status, 200);
     world.ask(as_user("mallory")).await.assert_lost();
     world.finish().await;
@@ -126,23 +134,23 @@ async fn a_restored_session_belongs_to_who_restored_it() {
 async fn restoring_counts_against_the_cap() {
     let world = World::new(|layer| forwarding(layer).max_sessions(1));
     world.open_used().await;
-    world.server.remember("from-before");
-    assert_eq!(world.ping("from-before").await, 503);
+    remember(&world);
+    assert_eq!(world.ping(FROM_BEFORE).await, 503);
     world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_delete_during_a_restore_ends_the_session_at_its_next_request() {
     let world = World::new(forwarding);
-    world.server.remember("from-before");
-    let slow = call_with("from-before", "sleep", &json!({ "ms": 1_000 }));
+    remember(&world);
+    let slow = call_with(FROM_BEFORE, "sleep", &json!({ "ms": 1_000 }));
     let (slow, ()) = tokio::join!(world.ask(slow), async {
         pass(SECOND / 2).await;
         // The client gives up on its first call, and on the session.
-        world.ask(delete("from-before")).await;
+        world.ask(delete(FROM_BEFORE)).await;
     });
     assert_eq!(slow.status, 200);
-    assert_eq!(world.ping("from-before").await, 404);
+    assert_eq!(world.ping(FROM_BEFORE).await, 404);
     pass(IDLE + TICK).await;
     assert_eq!(world.sessions.len(), 0);
     world.finish().await;
@@ -151,8 +159,8 @@ async fn a_delete_during_a_restore_ends_the_session_at_its_next_request() {
 #[tokio::test(start_paused = true)]
 async fn requests_that_restore_together_all_get_a_handle_that_works() {
     let world = World::new(forwarding);
-    world.server.remember("from-before");
-    let calls = (0..8).map(|_| world.ask(call_with("from-before", "hold", &json!({ "ms": 10 }))));
+    remember(&world);
+    let calls = (0..8).map(|_| world.ask(call_with(FROM_BEFORE, "hold", &json!({ "ms": 10 }))));
     for reply in futures_util::future::join_all(calls).await {
         assert_eq!(reply.status, 200);
     }
@@ -168,8 +176,8 @@ async fn requests_that_restore_together_all_get_a_handle_that_works() {
 #[tokio::test(start_paused = true)]
 async fn a_restored_call_takes_as_long_as_it_takes() {
     let world = World::new(|layer| forwarding(layer).open_timeout(SECOND));
-    world.server.remember("from-before");
-    let long = call_with("from-before", "sleep", &json!({ "ms": 40_000 }));
+    remember(&world);
+    let long = call_with(FROM_BEFORE, "sleep", &json!({ "ms": 40_000 }));
     assert_eq!(world.ask(long).await.status, 200);
     world.finish().await;
 }
@@ -187,12 +195,12 @@ async fn a_shutdown_leaves_the_store_its_sessions() {
 #[tokio::test(start_paused = true)]
 async fn a_restore_whose_turn_does_not_come_goes_on_without() {
     let world = World::new(|layer| forwarding(layer).open_timeout(SECOND));
-    world.server.remember("from-before");
-    let long = call_with("from-before", "sleep", &json!({ "ms": 60_000 }));
+    remember(&world);
+    let long = call_with(FROM_BEFORE, "sleep", &json!({ "ms": 60_000 }));
     let before = tokio::time::Instant::now();
     let (long, quick) = tokio::join!(world.ask(long), async {
         tokio::task::yield_now().await;
-        (world.ping("from-before").await, before.elapsed())
+        (world.ping(FROM_BEFORE).await, before.elapsed())
     });
     assert_eq!((long.status.as_u16(), quick.0.as_u16()), (200, 200));
     assert!(quick.1 < SECOND * 2, "{:?}", quick.1);

@@ -136,6 +136,12 @@ impl Permits {
         self.counts().of(stage)
     }
 
+    /// Opening, live and closing, as they are at one moment.
+    pub(crate) fn stages(&self) -> [usize; 3] {
+        let counts = self.counts();
+        [Stage::Opening, Stage::Live, Stage::Closing].map(|stage| counts.of(stage))
+    }
+
     /// Resolves when a permit comes back.
     pub(crate) fn released(&self) -> Notified<'_> {
         self.released.notified()

@@ -62,10 +62,11 @@ impl Registry {
             in_flight += record.word().in_flight();
             streams += record.streams();
         });
+        let [opening, live, closing] = self.permits().stages();
         Stats {
-            live: self.live(),
-            opening: self.permits().count(Stage::Opening),
-            closing: self.permits().count(Stage::Closing),
+            live,
+            opening,
+            closing,
             opened: self.events().opened(),
             closed: Closed::new(self.events().closed()),
             rejected: self.events().rejected(),

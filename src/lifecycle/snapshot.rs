@@ -38,6 +38,8 @@ fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S:
 }
 
 /// Counts over the whole layer, from [`Sessions::stats`](crate::Sessions::stats).
+///
+/// `live`, `opening` and `closing` are of one moment, so their sum never exceeds `max_sessions`.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Stats {

@@ -8,16 +8,23 @@
 //! I8 no raw session id in any log line, event, listing or `Debug` output
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::Write,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
-use mcp_session_layer::{CloseReason, Fingerprint, McpSessionLayer, SessionEvent, Sessions};
+use mcp_session_layer::{CloseReason, Fingerprint, McpSessionLayer, SessionEvent, Sessions, Stats};
+use tokio::time::{Instant, sleep};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::server::FakeServer;
+
+/// More than anything here takes, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A shorter id may stand in a log by chance.
+const UNGUESSABLE: usize = 16;
 
 #[derive(Default)]
 struct Ledger {
@@ -29,29 +36,22 @@ struct Ledger {
     violations: Vec<String>,
 }
 
+/// Dropped without [`finish`](Self::finish), it fails the test.
 pub struct Checks {
     ledger: Arc<Mutex<Ledger>>,
     sessions: Arc<OnceLock<Sessions>>,
-    cap: Arc<OnceLock<usize>>,
     server: FakeServer,
-    log: Log,
-    _logging: tracing::subscriber::DefaultGuard,
+    finished: bool,
 }
 
 impl Checks {
     pub fn new(server: &FakeServer) -> Self {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("mcp_session_layer=trace")
-            .with_writer(log.clone())
-            .finish();
+        log();
         Self {
             ledger: Arc::default(),
             sessions: Arc::default(),
-            cap: Arc::default(),
             server: server.clone(),
-            log,
-            _logging: tracing::subscriber::set_default(subscriber),
+            finished: false,
         }
     }
 
@@ -60,12 +60,13 @@ impl Checks {
         let debug = format!("{layer:?}");
         let cap = debug.split("max_sessions: ").nth(1).unwrap();
         let cap = cap.split(',').next().unwrap().trim().parse().unwrap();
-        self.cap.set(cap).unwrap();
-        let (ledger, sessions) = (Arc::clone(&self.ledger), Arc::clone(&self.sessions));
+        // Weak: what the layer keeps must not keep the layer.
+        let (ledger, sessions) = (Arc::clone(&self.ledger), Arc::downgrade(&self.sessions));
         let server = self.server.clone();
         layer.on_event(move |event| {
             let mut found = Vec::new();
-            if let Some(sessions) = sessions.get() {
+            let slot = sessions.upgrade();
+            if let Some(sessions) = slot.as_ref().and_then(|slot| slot.get()) {
                 let stats = sessions.stats();
                 if stats.live + stats.opening + stats.closing > cap {
                     found.push(format!("I4: {stats:?} over {cap}"));
@@ -99,12 +100,17 @@ impl Checks {
         self.sessions.set(sessions.clone()).unwrap();
     }
 
-    /// An id that must not be seen again, and how its session prints itself.
-    pub fn learn(&self, id: &str, sessions: &Sessions) {
-        let handle = sessions.get(id).map(|session| format!("{session:?} {:?}", session.info()));
-        let mut ledger = self.ledger.lock().unwrap();
-        ledger.ids.push(id.to_owned());
-        ledger.printed.push_str(&handle.unwrap_or_default());
+    /// Takes ids that must not be seen again, and how their sessions print themselves.
+    pub fn learner(&self) -> impl Fn(&str) + Clone + Send + Sync + 'static {
+        let (ledger, sessions) = (Arc::clone(&self.ledger), Arc::downgrade(&self.sessions));
+        move |id| {
+            let slot = sessions.upgrade();
+            let session = slot.as_ref().and_then(|slot| slot.get()?.get(id));
+            let printed = session.map(|session| format!("{session:?} {:?}", session.info()));
+            let mut ledger = ledger.lock().unwrap();
+            ledger.ids.push(id.to_owned());
+            ledger.printed.push_str(&printed.unwrap_or_default());
+        }
     }
 
     pub fn look_for_ids_in(&self, printed: &str) {
@@ -115,20 +121,56 @@ impl Checks {
         self.ledger.lock().unwrap().events.clone()
     }
 
-    pub async fn finish(self, sessions: Sessions, server: FakeServer) {
+    /// The end of a test in paused time. Whatever was in flight must be over.
+    pub async fn finish(self, sessions: Sessions) -> Stats {
+        self.close_all(&sessions);
+        // Hung closes are given up after `close_timeout`, some at a time.
+        sleep(Duration::from_secs(600)).await;
+        self.verdict(&sessions)
+    }
+
+    /// The end of a test in real time: as soon as everything is over, and that must be soon.
+    pub async fn finish_in_real_time(self, sessions: Sessions) -> Stats {
+        let within = Instant::now() + PATIENCE;
+        let in_time = async |what: &str, is_so: &dyn Fn(Stats) -> bool| {
+            while !is_so(sessions.stats()) {
+                assert!(Instant::now() < within, "not in time: {what}: {:?}", sessions.stats());
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        in_time("I5: nothing in flight", &|stats| {
+            (stats.in_flight, stats.streams, stats.opening) == (0, 0, 0)
+        })
+        .await;
+        self.close_all(&sessions);
+        in_time("I4: all permits back", &|stats| stats.live + stats.opening + stats.closing == 0)
+            .await;
+        // Counted, but its hook may still be running.
+        in_time("I3: the last event", &|stats| {
+            let heard = self.ledger.lock().unwrap().closed.values().sum::<usize>();
+            heard as u64 >= stats.closed.total()
+        })
+        .await;
+        self.verdict(&sessions)
+    }
+
+    fn close_all(&self, sessions: &Sessions) {
         let stats = sessions.stats();
         assert_eq!((stats.in_flight, stats.streams), (0, 0), "I5: {stats:?}");
         let listed = serde_json::to_string(&sessions.list()).unwrap();
         self.look_for_ids_in(&format!("{listed} {sessions:?} {stats:?}"));
-
         sessions.close_all();
-        // Hung closes are given up after `close_timeout`, some at a time.
-        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+
+    fn verdict(mut self, sessions: &Sessions) -> Stats {
+        self.finished = true;
         let stats = sessions.stats();
         let permits = (stats.live, stats.opening, stats.closing);
         assert_eq!(permits, (0, 0, 0), "I4: permits are missing: {stats:?}");
-        assert_eq!(server.busy(), 0, "I5: the server still works for somebody");
-        assert_eq!(server.violations(), Vec::<String>::new());
+        assert_eq!((stats.in_flight, stats.streams), (0, 0), "I5: {stats:?}");
+        assert!(sessions.is_empty() && sessions.list().is_empty());
+        assert_eq!(self.server.busy(), 0, "I5: the server still works for somebody");
+        assert_eq!(self.server.violations(), Vec::<String>::new());
 
         let ledger = self.ledger.lock().unwrap();
         assert_eq!(ledger.violations, Vec::<String>::new());
@@ -136,11 +178,22 @@ impl Checks {
         assert!(ledger.closed.values().all(|&times| times == 1), "I3: {:?}", ledger.closed);
         assert_eq!(stats.opened as usize, ledger.opened.len());
         assert_eq!(stats.closed.total() as usize, ledger.closed.len());
-        let log = self.log.text();
-        for id in &ledger.ids {
-            assert!(!log.contains(id.as_str()), "I8: an id is in the log:\n{log}");
+
+        let log = log().text();
+        let issued = self.server.ids();
+        let ids = ledger.ids.iter().chain(&issued).filter(|id| id.len() >= UNGUESSABLE);
+        for id in ids.collect::<HashSet<_>>() {
+            let at = log.find(id.as_str());
+            assert!(at.is_none(), "I8: an id is in the log, at {at:?}:\n{log}");
             assert!(!ledger.printed.contains(id.as_str()), "I8: an id was printed");
         }
+        stats
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        assert!(self.finished || std::thread::panicking(), "the test does not end in its checks");
     }
 }
 
@@ -152,6 +205,21 @@ fn brief(event: &SessionEvent) -> String {
         SessionEvent::Rejected { why, .. } => format!("rejected {}", why.status().as_u16()),
         other => format!("{other:?}"),
     }
+}
+
+/// All that the layer has logged in this process, in whatever thread and test.
+fn log() -> &'static Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("mcp_session_layer=trace")
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    })
 }
 
 #[derive(Clone, Default)]

@@ -3,15 +3,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 pub mod checks;
+pub mod net;
 pub mod server;
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::{Router, body::Body, middleware::map_response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use mcp_session_layer::{McpSessionLayer, McpSessionService, SessionBody, Sessions};
+use mcp_session_layer::{McpSessionLayer, McpSessionService, SessionBody, Sessions, Stats};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
@@ -32,7 +33,56 @@ pub struct World {
     pub server: FakeServer,
     pub sessions: Sessions,
     pub service: McpSessionService<FakeServer>,
+    watched: Watched,
+}
+
+/// A layer in whatever a test builds of it, watched.
+#[must_use]
+pub struct Watched {
+    pub sessions: Sessions,
     checks: Checks,
+}
+
+/// Watches this layer, which must not be in use yet. What stands behind it is `server`; where that
+/// is another one, pass a `FakeServer` that nobody calls.
+pub fn watch(server: &FakeServer, layer: McpSessionLayer) -> (McpSessionLayer, Watched) {
+    let checks = Checks::new(server);
+    let layer = checks.watch(layer);
+    let sessions = layer.sessions();
+    checks.know(&sessions);
+    checks.look_for_ids_in(&format!("{layer:?}"));
+    (layer, Watched { sessions, checks })
+}
+
+impl Watched {
+    /// An id that must not be seen in any log line or anything that is printed.
+    pub fn learn(&self, id: &str) {
+        self.checks.learner()(id);
+    }
+
+    /// Learns the ids in all that this answers.
+    pub fn learn_from(&self, app: Router) -> Router {
+        let learn = self.checks.learner();
+        app.layer(map_response(move |answer: Response<Body>| {
+            let ids = answer.headers().get_all("mcp-session-id");
+            ids.iter().filter_map(|id| id.to_str().ok()).for_each(&learn);
+            std::future::ready(answer)
+        }))
+    }
+
+    pub fn events(&self) -> Vec<String> {
+        self.checks.events()
+    }
+
+    /// Everything that must hold when nothing is going on any more. Drop every answer first.
+    pub async fn finish(self) {
+        self.checks.finish(self.sessions).await;
+    }
+
+    /// As [`finish`](Self::finish), where time is not paused.
+    pub async fn finish_in_real_time(self) -> Stats {
+        self.checks.finish_in_real_time(self.sessions).await
+    }
 }
 
 /// An answer that was read to its end.
@@ -76,19 +126,17 @@ impl World {
         server: FakeServer,
         configure: impl FnOnce(McpSessionLayer) -> McpSessionLayer,
     ) -> Self {
-        let checks = Checks::new(&server);
-        let layer = checks.watch(configure(McpSessionLayer::new().idle_timeout(IDLE)));
-        let sessions = layer.sessions();
-        checks.know(&sessions);
+        let layer = configure(McpSessionLayer::new().idle_timeout(IDLE));
+        let (layer, watched) = watch(&server, layer);
         let service = layer.layer(server.clone());
-        checks.look_for_ids_in(&format!("{layer:?} {service:?}"));
-        Self { server, sessions, service, checks }
+        watched.checks.look_for_ids_in(&format!("{service:?}"));
+        Self { server, sessions: watched.sessions.clone(), service, watched }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let answer = self.service.clone().oneshot(request).await.unwrap();
         if let Some(id) = answer.headers().get("mcp-session-id") {
-            self.checks.learn(id.to_str().unwrap(), &self.sessions);
+            self.watched.learn(id.to_str().unwrap());
         }
         answer
     }
@@ -116,14 +164,23 @@ impl World {
     }
 
     /// Everything that must hold when nothing is going on any more. Drop every answer first.
-    #[track_caller]
-    pub fn finish(self) -> impl Future<Output = ()> {
-        self.checks.finish(self.sessions, self.server)
+    pub async fn finish(self) {
+        self.watched.finish().await;
     }
 
     pub fn events(&self) -> Vec<String> {
-        self.checks.events()
+        self.watched.events()
     }
+
+    /// An id that the server does not give out, but knows.
+    pub fn learn(&self, id: &str) {
+        self.watched.learn(id);
+    }
+}
+
+/// An id that is nowhere in any log by chance.
+pub fn unique(name: &str) -> String {
+    format!("{name}-{}", uuid::Uuid::new_v4())
 }
 
 pub async fn read(answer: Answer) -> Reply {

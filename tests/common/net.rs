@@ -8,7 +8,7 @@ use axum::{
     Router,
     serve::{Listener, ListenerExt},
 };
-use mcp_session_layer::{Sessions, Stats};
+use mcp_session_layer::Sessions;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -61,24 +61,6 @@ pub fn quiescence(sessions: &Sessions) -> impl Future<Output = ()> + use<> {
         let stats = sessions.stats();
         (stats.in_flight, stats.streams, stats.opening) == (0, 0, 0)
     })
-}
-
-/// The end of every test: nothing in flight, all permits back, every session closed once.
-#[track_caller]
-pub fn all_closed(sessions: &Sessions) -> impl Future<Output = Stats> + use<> {
-    let (sessions, asked) = (sessions.clone(), sessions.clone());
-    let permits_back = until("all permits back", PATIENCE, async move || {
-        let stats = asked.stats();
-        stats.live + stats.opening + stats.closing == 0
-    });
-    async move {
-        permits_back.await;
-        let stats = sessions.stats();
-        assert_eq!((stats.in_flight, stats.streams), (0, 0), "{stats:?}");
-        assert_eq!(stats.opened, stats.closed.total(), "{stats:?}");
-        assert!(sessions.is_empty());
-        stats
-    }
 }
 
 /// An answer off the wire.

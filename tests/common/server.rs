@@ -78,6 +78,7 @@ pub struct Seen {
 struct Inner {
     manners: Manners,
     sessions: HashSet<String>,
+    issued: Vec<String>,
     seen: Vec<Seen>,
     in_flight: HashMap<Fingerprint, usize>,
     open_bodies: usize,
@@ -123,6 +124,13 @@ impl FakeServer {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.0.lock().unwrap().seen.clone()
+    }
+
+    /// Every id that it gave out or was asked for.
+    pub fn ids(&self) -> Vec<String> {
+        let inner = self.0.lock().unwrap();
+        let asked_for = inner.seen.iter().filter_map(|seen| seen.id.clone());
+        inner.issued.iter().cloned().chain(asked_for).collect()
     }
 
     pub fn last(&self) -> Seen {
@@ -270,6 +278,7 @@ impl FakeServer {
             let mut inner = self.0.lock().unwrap();
             let id = inner.manners.next_ids.pop();
             let id = id.unwrap_or_else(|| format!("inner-{}", uuid::Uuid::new_v4()));
+            inner.issued.push(id.clone());
             inner.sessions.insert(id.clone());
             response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
         }
