@@ -163,7 +163,7 @@ async fn the_operator_sees_what_there_is_without_an_id() {
             "session": name.to_string(),
             "principal": "alice",
             "client": { "name": "tester", "version": "1.0", "protocol_version": "2025-11-25" },
-            "age_ms": 7_005, "idle_ms": 0, "in_flight": 1, "streams": 1, "requests": 3,
+            "age_ms": 7_010, "idle_ms": 0, "in_flight": 1, "streams": 1, "requests": 3,
         }])
     );
     let stats = serde_json::to_value(world.sessions.stats()).unwrap();

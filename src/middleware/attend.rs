@@ -30,9 +30,8 @@ use crate::{
 
 /// The soonest that an answer with a new session is given, from the call on. Once it is written,
 /// nobody can tell that its client had already gone, and the session stays until it was unused for
-/// too long: of 1,500 clients that hung up at once, 20 to 300 left one without this, and none with
-/// it. A server that takes as long anyway is not held back.
-const HANG_UP_GRACE: Millis = 5;
+/// too long. A server that takes as long anyway is not held back.
+const HANG_UP_GRACE: Millis = 10;
 
 /// What a call is made for.
 pub(super) enum Errand {

@@ -22,7 +22,7 @@ pub use self::server::FakeServer;
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const IDLE: Duration = Duration::from_secs(100);
 /// How long the answer to `initialize` is held back, to see a client hang up.
-pub const HELD_BACK: Duration = Duration::from_millis(5);
+pub const HELD_BACK: Duration = Duration::from_millis(10);
 /// More than a tick of any layer here.
 pub const TICK: Duration = Duration::from_millis(1100);
 
