@@ -26,7 +26,6 @@ use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 /// async fn handler(session: Session) -> String {
 ///     format!("idle for {:?}", session.idle_for())
 /// }
-/// # let _: axum::Router = axum::Router::new().route("/mcp", axum::routing::post(handler));
 /// ```
 #[derive(Clone)]
 pub struct Session {
