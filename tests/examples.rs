@@ -422,6 +422,7 @@ async fn clients_that_hang_up_during_initialize_leave_nothing_behind() {
     assert_eq!(kept(&stats), [0, 0, 0], "{stats}");
     assert_eq!((&stats["opening"], &stats["closing"]), (&json!(0), &json!(0)), "{stats}");
     assert_eq!(stats["opened"], stats["closed"]["abandoned"], "{stats}");
+    assert_ne!(stats["opened"], 0, "some got as far as rmcp");
     let id = server.open().await;
     assert_eq!(server.call(&id, "count", json!({})).await, "1");
     assert_eq!(kept(&server.stats().await), [1, 1, 1]);

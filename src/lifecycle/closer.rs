@@ -24,8 +24,8 @@ use tokio::{runtime::Handle, time::timeout};
 
 use super::{handle::Session, permits::Permit, shield::shielded};
 
-/// Calls to the server behind at once. Enough to drain 10,000 sessions in a second at 6 ms each,
-/// and no burst for an upstream behind a proxy.
+/// Calls to the server behind at once: so that one that hangs does not keep the others waiting, and
+/// no burst for an upstream behind a proxy.
 const WORKERS: usize = 64;
 
 /// How the server behind is told that one of its sessions is closed.

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::registry::{Registry, Watched};
 
-/// Looked at in one poll: some 20 µs of re-arming, a few hundred of closing.
+/// Looked at in one poll, so that many that are due at once do not keep others waiting.
 const BATCH: usize = 256;
 
 #[derive(Debug)]

@@ -47,9 +47,7 @@ impl<B> Settled<B> {
     pub(super) fn nothing(response: Response<SessionBody<B>>) -> Self {
         Self { response, opened: None }
     }
-}
 
-impl<B> Settled<B> {
     pub(super) fn plain(response: Response<B>) -> Self {
         Self::nothing(response.map(SessionBody::plain))
     }

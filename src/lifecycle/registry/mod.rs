@@ -286,8 +286,8 @@ impl Registry {
     }
 }
 
-/// A 64th of the shortest time that anything is armed for: late by 1.6 % at most, and no finer than
-/// the timer nor coarser than a person notices.
+/// A 64th of the shortest time that anything is armed for, but no finer than the timer is worth and no
+/// coarser than a person notices.
 fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
 }
