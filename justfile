@@ -24,7 +24,7 @@ examples:
 quickstart:
     cargo run --example quickstart --locked
 
-# Every interleaving of the activity word, up to 2 preemptions.
+# Every interleaving of the activity word, of open and of close, up to 2 preemptions.
 loom:
     RUSTFLAGS="--cfg mcp_loom" CARGO_TARGET_DIR=target/loom cargo test --lib --locked loom
 

@@ -13,6 +13,8 @@ mod deadline;
 mod events;
 mod guard;
 mod handle;
+#[cfg(all(test, mcp_loom))]
+mod loom;
 mod opening;
 mod permits;
 mod principal;
@@ -24,6 +26,7 @@ mod shutdown;
 mod snapshot;
 mod state;
 mod streams;
+mod sync;
 mod tombstones;
 mod wheel;
 

@@ -14,15 +14,15 @@
 //! * Whoever waits for a permit waits for one that is closing. There are never more who wait than
 //!   closes under way: the others are told at once that there is no place.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::{Notify, futures::Notified};
 
-use super::principal::Principal;
+use super::{
+    principal::Principal,
+    sync::{AtomicU64, AtomicUsize, Ordering},
+};
 
 /// Bits of one count.
 const WIDTH: u32 = 21;

@@ -6,10 +6,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, Weak, atomic},
 };
 
 use slab::Slab;
@@ -25,12 +22,13 @@ use super::{
     principal::Principal,
     state::StateMap,
     streams::{Listed, OpenStream},
+    sync::{Mutex, MutexGuard},
 };
 use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 
 pub(crate) struct Record {
     pub(super) activity: Activity,
-    requests: AtomicU64,
+    requests: atomic::AtomicU64,
     opened_at: Millis,
     identity: OnceLock<Identity>,
     principal: Option<Principal>,
@@ -87,7 +85,7 @@ impl Record {
     ) -> Self {
         Self {
             activity: Activity::opening(now),
-            requests: AtomicU64::new(1),
+            requests: atomic::AtomicU64::new(1),
             opened_at: now,
             identity: OnceLock::new(),
             principal,
@@ -135,11 +133,11 @@ impl Record {
     }
 
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.requests.load(atomic::Ordering::Relaxed)
     }
 
     pub(super) fn count_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, atomic::Ordering::Relaxed);
     }
 
     /// What the server behind is told through, while the session is open.

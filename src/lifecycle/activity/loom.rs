@@ -11,16 +11,10 @@ use std::sync::{
 use loom::thread;
 
 use super::{Activity, Enter, Exit, Millis, Word};
+use crate::lifecycle::loom::model;
 
 /// Idle for so long is too long.
 const SPAN: Millis = 5;
-
-fn model(run: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    let bound = option_env!("LOOM_MAX_PREEMPTIONS").and_then(|bound| bound.parse().ok());
-    builder.preemption_bound = Some(bound.unwrap_or(2));
-    builder.check(run);
-}
 
 /// A session that was last used at 0 and has nothing in flight.
 fn idle() -> Arc<Activity> {

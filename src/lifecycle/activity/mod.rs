@@ -29,13 +29,11 @@
 mod loom;
 
 use std::fmt;
-#[cfg(not(mcp_loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
 
-#[cfg(mcp_loom)]
-use ::loom::sync::atomic::{AtomicU64, Ordering};
-
-use super::clock::Millis;
+use super::{
+    clock::Millis,
+    sync::{AtomicU64, Ordering},
+};
 
 const CLOSED: u64 = u64::MAX;
 const IN_FLIGHT: u64 = (1 << 23) - 1;

@@ -16,10 +16,7 @@ mod key;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU8, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -39,6 +36,7 @@ use super::{
     reaper::Reaper,
     record::Record,
     streams::Timed,
+    sync::{AtomicU8, Ordering},
     tombstones::Tombstones,
     wheel::Wheel,
 };
@@ -75,8 +73,12 @@ pub(super) enum Watched {
     Timed(Weak<dyn Timed>),
 }
 
+type Table = DashMap<Key, (), foldhash::fast::RandomState>;
+
 pub(crate) struct Registry {
-    map: DashMap<Key, (), foldhash::fast::RandomState>,
+    table: Table,
+    #[cfg(all(test, mcp_loom))]
+    order: super::sync::Mutex<()>,
     clock: Clock,
     timeouts: Timeouts,
     limits: Limits,
@@ -96,7 +98,9 @@ impl Registry {
     pub(crate) fn new(timeouts: Timeouts, limits: Limits, hooks: Vec<Hook>) -> Arc<Self> {
         let tick = tick(limits.shortest);
         Arc::new_cyclic(|me| Self {
-            map: DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS),
+            table: Table::with_hasher_and_shard_amount(Default::default(), SHARDS),
+            #[cfg(all(test, mcp_loom))]
+            order: Default::default(),
             clock: Clock::new(),
             timeouts,
             permits: Arc::new(Permits::new(limits.max_sessions, limits.max_sessions_per_principal)),
@@ -138,8 +142,15 @@ impl Registry {
         Session::new(Arc::clone(record), self.me.clone(), self.clock)
     }
 
+    fn table(&self) -> &Table {
+        // The table's own locks order what happens around them; loom has to be shown one.
+        #[cfg(all(test, mcp_loom))]
+        drop(self.order.lock());
+        &self.table
+    }
+
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Record>> {
-        self.map.get(id).map(|entry| Arc::clone(&entry.key().0))
+        self.table().get(id).map(|entry| Arc::clone(&entry.key().0))
     }
 
     pub(crate) fn was_closed(&self, id: &SessionId) -> bool {
@@ -148,12 +159,12 @@ impl Registry {
 
     /// Every session in the table. A copy: the map is not locked while the caller works.
     pub(crate) fn records(&self) -> Vec<Arc<Record>> {
-        self.map.iter().map(|entry| Arc::clone(&entry.key().0)).collect()
+        self.table().iter().map(|entry| Arc::clone(&entry.key().0)).collect()
     }
 
     /// Visits every session with a shard locked: `visit` must not come back here.
     pub(super) fn scan(&self, mut visit: impl FnMut(&Arc<Record>)) {
-        self.map.iter().for_each(|entry| visit(&entry.key().0));
+        self.table().iter().for_each(|entry| visit(&entry.key().0));
     }
 
     // --- a request arrives ---------------------------------------------------------------------
@@ -202,7 +213,7 @@ impl Registry {
     /// False if the id is taken, or was closed here and must stay so.
     pub(super) fn insert(&self, record: &Arc<Record>) -> bool {
         let Some(id) = record.id() else { return false };
-        match self.map.entry(Key(Arc::clone(record))) {
+        match self.table().entry(Key(Arc::clone(record))) {
             MapEntry::Occupied(_) => false,
             // Ids are buried before they leave the map: one that was closed here is seen to be.
             MapEntry::Vacant(_) if self.was_closed(id) => false,
@@ -214,7 +225,7 @@ impl Registry {
     }
 
     fn remove(&self, id: &SessionId, record: &Arc<Record>) {
-        self.map.remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
+        self.table().remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
     }
 
     /// Has the reaper look at the session when its time may be up.
