@@ -15,6 +15,12 @@ test:
 imports:
     cargo test --locked --test architecture
 
+# No id in anything that the layer emits at TRACE, over the whole suite.
+secrets:
+    rm -rf target/trace
+    MCP_TRACE_DIR=$PWD/target/trace cargo test --locked
+    MCP_TRACE_DIR=$PWD/target/trace cargo test --locked --test secrets -- --nocapture
+
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --locked
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::*;
+use common::{trace::PLANTED, *};
 use mcp_session_layer::McpSessionLayer;
 
 #[tokio::test(start_paused = true)]
@@ -12,7 +12,7 @@ use mcp_session_layer::McpSessionLayer;
 async fn an_id_that_is_logged_in_another_thread_is_found() {
     let world = World::new(|layer| layer);
     let id = world.open().await;
-    let log = move || tracing::trace!(target: "mcp_session_layer::somewhere", "closing {id}");
+    let log = move || tracing::trace!(target: "mcp_session_layer", "{PLANTED}: closing {id}");
     std::thread::spawn(log).join().unwrap();
     world.finish().await;
 }
@@ -32,7 +32,7 @@ async fn an_id_that_is_logged_is_found_in_real_time_too() {
     let (_, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let id = unique("logged");
     watched.learn(&id);
-    tracing::trace!(target: "mcp_session_layer::somewhere", id);
+    tracing::trace!(target: "mcp_session_layer::somewhere", id, "{PLANTED}");
     watched.finish_in_real_time().await;
 }
 

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "common/trace.rs"]
+mod trace;
+
 use std::{
     collections::BTreeSet,
     io::Write as _,
@@ -63,6 +66,14 @@ fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// As it logs by itself, or all that the layer has to say if that is kept.
+fn log_for(command: &mut Command) {
+    command.env_remove("RUST_LOG");
+    if trace::directory().is_some() {
+        command.env("RUST_LOG", "info,rmcp=warn,mcp_session_layer=trace");
+    }
+}
+
 /// With connections of its own.
 fn http_client() -> Client {
     let client = Client::builder().no_proxy().tcp_nodelay(true).timeout(2 * PATIENCE);
@@ -72,7 +83,8 @@ fn http_client() -> Client {
 /// A program that is to end by itself.
 async fn run(name: &str, args: &[&str]) -> Output {
     let mut command = Command::new(binary(name));
-    command.args(args).env_remove("RUST_LOG").kill_on_drop(true);
+    log_for(&mut command);
+    command.args(args).kill_on_drop(true);
     timeout(PATIENCE, command.output()).await.unwrap().unwrap()
 }
 
@@ -84,10 +96,11 @@ impl Program {
 
     /// `None` if it ends instead of listening; and what it writes to stderr.
     async fn try_start(name: &str, args: &[&str]) -> (Option<Self>, Arc<Mutex<String>>) {
-        let mut child = Command::new(binary(name))
+        let mut command = Command::new(binary(name));
+        log_for(&mut command);
+        let mut child = command
             .args(["--addr", "127.0.0.1:0"])
             .args(args)
-            .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -99,6 +112,7 @@ impl Program {
         let lines = Arc::clone(&log);
         tokio::spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
+                trace::emitted(format!("{line}\n").as_bytes());
                 let mut log = lines.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
@@ -154,6 +168,7 @@ impl Program {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.message()["result"]["protocolVersion"], "2025-11-25");
         let id = answer.headers["mcp-session-id"].to_str().unwrap().to_owned();
+        trace::secret(&id);
         let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
         assert_eq!(reply(dress(self.post(&id, &initialized))).await.status, 202);
         id

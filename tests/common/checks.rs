@@ -18,7 +18,7 @@ use mcp_session_layer::{CloseReason, Fingerprint, McpSessionLayer, SessionEvent,
 use tokio::time::{Instant, sleep};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::server::FakeServer;
+use super::{server::FakeServer, trace};
 
 /// More than anything here takes, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,6 +107,7 @@ impl Checks {
             let slot = sessions.upgrade();
             let session = slot.as_ref().and_then(|slot| slot.get()?.get(id));
             let printed = session.map(|session| format!("{session:?} {:?}", session.info()));
+            trace::secret(id);
             let mut ledger = ledger.lock().unwrap();
             ledger.ids.push(id.to_owned());
             ledger.printed.push_str(&printed.unwrap_or_default());
@@ -181,6 +182,8 @@ impl Checks {
 
         let log = log().text();
         let issued = self.server.ids();
+        trace::emitted(ledger.printed.as_bytes());
+        issued.iter().for_each(|id| trace::secret(id));
         let ids = ledger.ids.iter().chain(&issued).filter(|id| id.len() >= UNGUESSABLE);
         for id in ids.collect::<HashSet<_>>() {
             let at = log.find(id.as_str());
@@ -233,6 +236,7 @@ impl Log {
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        trace::emitted(bytes);
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
     }

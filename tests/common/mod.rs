@@ -5,6 +5,7 @@
 pub mod checks;
 pub mod net;
 pub mod server;
+pub mod trace;
 
 use std::time::Duration;
 
