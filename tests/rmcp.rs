@@ -10,10 +10,7 @@ use std::{
     convert::Infallible,
     future::ready,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,16 +20,12 @@ use futures_util::{
     future::{BoxFuture, join_all},
     stream,
 };
-use http::{StatusCode, request::Parts};
-use mcp_session_layer::{CloseReason, McpSessionLayer, Session, Sessions, Stats, UnknownIds};
+use http::StatusCode;
+use mcp_session_layer::{CloseReason, McpSessionLayer, Sessions, Stats, UnknownIds};
 use rmcp::{
-    ErrorData, Peer, RoleClient, RoleServer, ServerHandler, ServiceError, ServiceExt,
-    model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
-        InitializeRequestParams, InitializeResult, ListToolsResult, PaginatedRequestParams,
-        ProtocolVersion, ServerCapabilities, ServerConfig,
-    },
-    service::{ClientLifecycleMode, ClientServiceExt, RequestContext, RunningService},
+    RoleClient, ServiceError, ServiceExt,
+    model::{CallToolRequestParams, ProtocolVersion},
+    service::{ClientLifecycleMode, ClientServiceExt, RunningService},
     transport::{
         StreamableHttpClientTransport,
         streamable_http_client::StreamableHttpClientTransportConfig,
@@ -61,161 +54,15 @@ use common::{
     watch,
 };
 
-type Service = StreamableHttpService<Tools, LocalSessionManager>;
+#[path = "common/rmcp.rs"]
+mod sdk;
 
-const ACCEPT: &str = "application/json, text/event-stream";
-const LEGACY: &str = "2025-11-25";
+use sdk::{
+    ACCEPT, Calls, Kept, LEGACY, Leaves, Opens, Service, Tools, hang_up, http, initialize, read,
+    said, tools_call,
+};
+
 const MODERN: &str = "2026-07-28";
-
-// --- the server ----------------------------------------------------------------------------------
-
-/// What becomes of `initialize`.
-#[derive(Clone, Copy)]
-enum Opens {
-    AtOnce,
-    After(Duration),
-    Never,
-}
-
-/// What rmcp keeps.
-#[derive(Clone, Default)]
-struct Kept {
-    manager: Arc<LocalSessionManager>,
-    handlers: Arc<AtomicUsize>,
-    /// Notifications that `spam` got rid of.
-    spammed: Arc<AtomicUsize>,
-}
-
-impl Kept {
-    fn service(opens: Opens) -> (Self, Service) {
-        Self::service_with(opens, StreamableHttpServerConfig::default())
-    }
-
-    fn service_with(opens: Opens, config: StreamableHttpServerConfig) -> (Self, Service) {
-        let mut manager = LocalSessionManager::default();
-        manager.session_config.keep_alive = None;
-        let kept = Self { manager: Arc::new(manager), ..Self::default() };
-        let handlers = kept.clone();
-        let service = StreamableHttpService::new(
-            move || Ok(Tools::new(handlers.clone(), opens)),
-            Arc::clone(&kept.manager),
-            config,
-        );
-        (kept, service)
-    }
-
-    /// Sessions in rmcp's table, and handlers that are alive.
-    async fn counts(&self) -> (usize, usize) {
-        (self.manager.sessions.read().await.len(), self.handlers.load(Ordering::SeqCst))
-    }
-
-    #[track_caller]
-    fn is_empty_within(&self, within: Duration) -> impl Future<Output = ()> + use<> {
-        let kept = self.clone();
-        until("rmcp has nothing left", within, async move || kept.counts().await == (0, 0))
-    }
-}
-
-/// The handler of one session. rmcp makes one for a session and drops it with the session.
-struct Tools {
-    kept: Kept,
-    opens: Opens,
-}
-
-impl Tools {
-    fn new(kept: Kept, opens: Opens) -> Self {
-        kept.handlers.fetch_add(1, Ordering::SeqCst);
-        Self { kept, opens }
-    }
-}
-
-impl Drop for Tools {
-    fn drop(&mut self) {
-        self.kept.handlers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// How often `count` was called, in the session's own state.
-#[derive(Default)]
-struct Calls(AtomicUsize);
-
-impl ServerHandler for Tools {
-    fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
-    }
-
-    async fn initialize(
-        &self,
-        request: InitializeRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<InitializeResult, ErrorData> {
-        match self.opens {
-            Opens::AtOnce => {}
-            Opens::After(delay) => sleep(delay).await,
-            Opens::Never => return Err(ErrorData::invalid_request("not today", None)),
-        }
-        context.peer.set_peer_info(request.clone());
-        self.negotiate_initialize(&request)
-    }
-
-    async fn list_tools(
-        &self,
-        _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(Vec::new()))
-    }
-
-    async fn call_tool(
-        &self,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let arguments = request.arguments.unwrap_or_default();
-        let number = |name: &str| arguments.get(name).and_then(Value::as_u64).unwrap_or(0);
-        let said = match request.name.as_ref() {
-            "echo" => arguments["text"].as_str().unwrap_or("").to_owned(),
-            "sleep" => {
-                tokio::select! {
-                    () = sleep(ms(number("ms"))) => "slept".to_owned(),
-                    () = context.ct.cancelled() => "cancelled".to_owned(),
-                }
-            }
-            "count" => {
-                let parts = context.extensions.get::<Parts>();
-                let session = parts.and_then(|parts| parts.extensions.get::<Session>());
-                let Some(session) = session else {
-                    return Err(ErrorData::invalid_request("there is no session", None));
-                };
-                let calls = session.state().get_or_insert_with(Calls::default);
-                (calls.0.fetch_add(1, Ordering::SeqCst) + 1).to_string()
-            }
-            "spam" => {
-                let (n, bytes) = (number("n"), number("bytes") as usize);
-                let (peer, spammed) = (context.peer.clone(), Arc::clone(&self.kept.spammed));
-                tokio::spawn(async move {
-                    for _ in 0..n {
-                        if notify(&peer, bytes).await.is_err() {
-                            break;
-                        }
-                        spammed.fetch_add(1, Ordering::SeqCst);
-                    }
-                });
-                "as you wish".to_owned()
-            }
-            _ => return Err(ErrorData::invalid_params("there is no such tool", None)),
-        };
-        Ok(CallToolResult::success(vec![ContentBlock::text(said)]).into())
-    }
-}
-
-#[expect(deprecated, reason = "MCP retires log notifications; nothing is as simple to send")]
-async fn notify(peer: &Peer<RoleServer>, bytes: usize) -> Result<(), ServiceError> {
-    use rmcp::model::{LoggingLevel, LoggingMessageNotificationParam};
-    let data = Value::String("x".repeat(bytes));
-    let message = LoggingMessageNotificationParam::new(LoggingLevel::Info, data);
-    peer.notify_logging_message(message).await
-}
 
 // --- the stage -----------------------------------------------------------------------------------
 
@@ -327,41 +174,6 @@ fn app(service: Service, layer: McpSessionLayer) -> Router {
         .route_service("/mcp", service)
         .route("/health", any(|| async { "ok" }))
         .layer(layer)
-}
-
-fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap()
-}
-
-fn initialize(version: &str) -> Value {
-    json!({
-        "jsonrpc": "2.0", "id": 1, "method": "initialize",
-        "params": {
-            "protocolVersion": version, "capabilities": {},
-            "clientInfo": { "name": "tester", "version": "1.0" },
-        },
-    })
-}
-
-fn tools_call(tool: &str, arguments: &Value) -> Value {
-    // rmcp loses answers if two requests of a session share an id.
-    static NEXT: AtomicUsize = AtomicUsize::new(2);
-    let id = NEXT.fetch_add(1, Ordering::SeqCst);
-    let params = json!({ "name": tool, "arguments": arguments });
-    json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
-}
-
-/// Reads an answer to its end: the status, and the last message in it.
-async fn read(answer: reqwest::Response) -> (StatusCode, Value) {
-    let status = answer.status();
-    let text = timeout(PATIENCE, answer.text()).await.unwrap().unwrap();
-    let events = text.lines().rev().filter_map(|line| line.strip_prefix("data:"));
-    let last = events.map(str::trim).find(|data| !data.is_empty()).unwrap_or(&text);
-    (status, serde_json::from_str(last).unwrap_or(Value::Null))
-}
-
-fn said(message: &Value) -> String {
-    message["result"]["content"][0]["text"].as_str().unwrap_or("").to_owned()
 }
 
 type Client = RunningService<RoleClient, ()>;
@@ -528,38 +340,6 @@ async fn with_streams_hold_false_a_session_idles_out_under_its_get_stream_which_
     stage.kept.is_empty_within(ms(1000)).await;
     assert_eq!(stage.get(&id).send().await.unwrap().status(), 404);
     assert_eq!(stage.finish().await.closed.get(CloseReason::Idle), 1);
-}
-
-/// How a client leaves.
-#[derive(Clone, Copy, Debug)]
-enum Leaves {
-    Closing,
-    Resetting,
-    HalfClosing,
-    InTheMiddleOfTheBody,
-}
-
-/// Sends `initialize` and leaves.
-async fn hang_up(authority: &str, how: Leaves, after: Duration) {
-    let addr = authority.parse().unwrap();
-    let headers = [("Accept", ACCEPT), ("Content-Type", "application/json")];
-    let bytes = request("POST", "/mcp", &headers, initialize(LEGACY).to_string().as_bytes());
-    let mut wire = Wire::connect(addr).await;
-    match how {
-        Leaves::InTheMiddleOfTheBody => wire.send(&bytes[..bytes.len() - 40]).await,
-        _ => wire.send(&bytes).await,
-    }
-    if !after.is_zero() {
-        sleep(after).await;
-    }
-    match how {
-        Leaves::Closing | Leaves::InTheMiddleOfTheBody => drop(wire),
-        Leaves::Resetting => wire.reset(),
-        Leaves::HalfClosing => {
-            wire.half_close().await;
-            sleep(ms(300)).await;
-        }
-    }
 }
 
 const LEAVERS: u64 = 300;
