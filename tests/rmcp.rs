@@ -50,7 +50,7 @@ mod common;
 
 use common::{
     FakeServer, Watched,
-    net::{Dice, PATIENCE, Wire, bind, ms, request, serve, until},
+    net::{Dice, PATIENCE, Wire, bind, ms, rampage, request, serve, until},
     watch,
 };
 
@@ -1019,54 +1019,18 @@ async fn a_shutdown_leaves_rmcps_store_its_sessions_for_the_next_process() {
     second.finish().await;
 }
 
-/// One client, doing whatever comes to its mind, and not always to the end.
-async fn rampage(addr: SocketAddr, seed: u64) {
-    let mut dice = Dice(seed);
-    let mut id: Option<String> = None;
-    let end = Instant::now() + ms(2500);
-    while Instant::now() < end {
-        let mut wire = Wire::connect(addr).await;
-        let name = id.clone().unwrap_or_else(|| "nobodys".to_owned());
-        let headers = [
-            ("Accept", ACCEPT),
-            ("Content-Type", "application/json"),
-            ("Mcp-Session-Id", name.as_str()),
-        ];
-        let call = |tool: &str, arguments: Value| {
-            request("POST", "/mcp", &headers, tools_call(tool, &arguments).to_string().as_bytes())
-        };
-        let bytes = match dice.roll(10) {
-            0 | 1 => {
-                id = None;
-                request("POST", "/mcp", &headers[..2], initialize(LEGACY).to_string().as_bytes())
-            }
-            2 => request("DELETE", "/mcp", &headers, b""),
-            3 | 4 => request("GET", "/mcp", &headers, b""),
-            5 => call("sleep", json!({ "ms": dice.roll(60) })),
-            6 => call("spam", json!({ "n": 40, "bytes": 65_536 })),
-            7 => {
-                let message = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-                request("POST", "/mcp", &headers, message.to_string().as_bytes())
-            }
-            _ => call("count", json!({})),
-        };
-        if dice.roll(10) == 0 {
-            let cut = dice.roll(bytes.len() as u64) as usize;
-            wire.try_send(&bytes[..cut]).await;
-        } else {
-            wire.try_send(&bytes).await;
-            if let Ok(Some(answer)) = timeout(ms(dice.roll(60)), wire.try_answer(false)).await
-                && let Some(fresh) = answer.header("mcp-session-id")
-            {
-                id = Some(fresh.to_owned());
-            }
-        }
-        match dice.roll(3) {
-            0 => wire.reset(),
-            1 => wire.half_close().await,
-            _ => drop(wire),
-        }
-        sleep(ms(dice.roll(30))).await;
+fn whatever(dice: &mut Dice, id: &str) -> Vec<u8> {
+    let headers =
+        [("Accept", ACCEPT), ("Content-Type", "application/json"), ("Mcp-Session-Id", id)];
+    let post = |message: Value| request("POST", "/mcp", &headers, message.to_string().as_bytes());
+    match dice.roll(10) {
+        0 | 1 => request("POST", "/mcp", &headers[..2], initialize(LEGACY).to_string().as_bytes()),
+        2 => request("DELETE", "/mcp", &headers, b""),
+        3 | 4 => request("GET", "/mcp", &headers, b""),
+        5 => post(tools_call("sleep", &json!({ "ms": dice.roll(60) }))),
+        6 => post(tools_call("spam", &json!({ "n": 40, "bytes": 65_536 }))),
+        7 => post(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })),
+        _ => post(tools_call("count", &json!({}))),
     }
 }
 
@@ -1082,7 +1046,7 @@ async fn forty_clients_that_do_as_they_like_leave_nothing_behind_in_rmcp() {
     let stage = Stage::new(layer).await;
     let mut clients = JoinSet::new();
     for seed in 0..40 {
-        clients.spawn(rampage(stage.authority.parse().unwrap(), seed));
+        clients.spawn(rampage(stage.authority.parse().unwrap(), seed, 60, whatever));
     }
     while let Some(client) = clients.join_next().await {
         client.unwrap();

@@ -38,7 +38,7 @@ mod common;
 
 use common::{
     FakeServer, Watched,
-    net::{Answer, Dice, PATIENCE, Wire, ms, quiescence, request, serve, until},
+    net::{Answer, Dice, PATIENCE, Wire, ms, quiescence, rampage, request, serve, until},
     watch,
 };
 
@@ -881,41 +881,15 @@ async fn over_http2_a_client_that_does_not_read_does_not_outlive_its_session() {
 
 // --- all at once ---------------------------------------------------------------------------------
 
-/// One client, doing whatever comes to its mind, and not always to the end.
-async fn rampage(addr: SocketAddr, seed: u64) {
-    let mut dice = Dice(seed);
-    let mut id: Option<String> = None;
-    let end = Instant::now() + ms(2500);
-    while Instant::now() < end {
-        let mut wire = Wire::connect(addr).await;
-        let name = id.clone().unwrap_or_else(|| "nobody's".to_owned());
-        let bytes = match dice.roll(10) {
-            0 | 1 => request("POST", "/mcp", &[JSON], INITIALIZE),
-            2 => with_id("DELETE", &name),
-            3 => with_id("GET", &name),
-            4 => request("GET", "/mcp?flood", &[("Mcp-Session-Id", &name)], b""),
-            5 => call(&name, &rpc("sleep", &json!({ "ms": dice.roll(30) }))),
-            6 => call(&name, &rpc("stream", &json!({ "events": 5, "ms": dice.roll(10) }))),
-            _ => call(&name, PING),
-        };
-        if dice.roll(10) == 0 {
-            let cut = dice.roll(bytes.len() as u64) as usize;
-            wire.try_send(&bytes[..cut]).await;
-        } else {
-            wire.try_send(&bytes).await;
-            let patience = ms(dice.roll(40));
-            if let Ok(Some(answer)) = timeout(patience, wire.try_answer(false)).await
-                && let Some(fresh) = answer.header("mcp-session-id")
-            {
-                id = Some(fresh.to_owned());
-            }
-        }
-        match dice.roll(3) {
-            0 => wire.reset(),
-            1 => wire.half_close().await,
-            _ => drop(wire),
-        }
-        sleep(ms(dice.roll(30))).await;
+fn whatever(dice: &mut Dice, id: &str) -> Vec<u8> {
+    match dice.roll(10) {
+        0 | 1 => request("POST", "/mcp", &[JSON], INITIALIZE),
+        2 => with_id("DELETE", id),
+        3 => with_id("GET", id),
+        4 => request("GET", "/mcp?flood", &[("Mcp-Session-Id", id)], b""),
+        5 => call(id, &rpc("sleep", &json!({ "ms": dice.roll(30) }))),
+        6 => call(id, &rpc("stream", &json!({ "events": 5, "ms": dice.roll(10) }))),
+        _ => call(id, PING),
     }
 }
 
@@ -932,7 +906,7 @@ async fn forty_clients_that_do_as_they_like_leave_nothing_behind() {
     let stage = Stage::new(layer).await;
     let mut clients = JoinSet::new();
     for seed in 0..40 {
-        clients.spawn(rampage(stage.addr, seed));
+        clients.spawn(rampage(stage.addr, seed, 40, whatever));
     }
     while let Some(client) = clients.join_next().await {
         client.unwrap();

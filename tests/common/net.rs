@@ -234,3 +234,38 @@ impl Dice {
         (z ^ (z >> 31)) % sides
     }
 }
+
+/// One client, doing whatever comes to its mind, and not always to the end. What that is, in a
+/// session it was given or made up, `choose` says; it waits less than `patience` milliseconds.
+pub async fn rampage(
+    addr: SocketAddr,
+    seed: u64,
+    patience: u64,
+    choose: impl Fn(&mut Dice, &str) -> Vec<u8>,
+) {
+    let mut dice = Dice(seed);
+    let mut id = "nobody's".to_owned();
+    let end = Instant::now() + ms(2500);
+    while Instant::now() < end {
+        let mut wire = Wire::connect(addr).await;
+        let bytes = choose(&mut dice, &id);
+        if dice.roll(10) == 0 {
+            let cut = dice.roll(bytes.len() as u64) as usize;
+            wire.try_send(&bytes[..cut]).await;
+        } else {
+            wire.try_send(&bytes).await;
+            let patience = ms(dice.roll(patience));
+            if let Ok(Some(answer)) = timeout(patience, wire.try_answer(false)).await
+                && let Some(fresh) = answer.header("mcp-session-id")
+            {
+                id = fresh.to_owned();
+            }
+        }
+        match dice.roll(3) {
+            0 => wire.reset(),
+            1 => wire.half_close().await,
+            _ => drop(wire),
+        }
+        sleep(ms(dice.roll(30))).await;
+    }
+}
