@@ -919,7 +919,12 @@ async fn forty_clients_that_do_as_they_like_leave_nothing_behind() {
         stats.live + stats.opening + stats.closing == 0 && stage.server.bodies() == 0
     })
     .await;
-    stage.assert_serves().await;
+    // A session may be unused for 60 ms here, and a busy machine takes longer now and then.
+    until("it serves", PATIENCE, async || {
+        let id = stage.open().await;
+        stage.ping(&id).await == 200 && stage.ask(with_id("DELETE", &id)).await.status == 204
+    })
+    .await;
     let stats = stage.finish().await;
     eprintln!("forty clients: {}", serde_json::to_string(&stats).unwrap());
     assert!(stats.opened > 100, "{stats:?}");
