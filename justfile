@@ -44,3 +44,15 @@ bench:
 # Licences, bans and sources of the dependencies; advisories need the network.
 deny:
     cargo deny check
+
+# The same faults against rmcp alone and behind the layer, compared with tests/differential/RESULTS.md.
+differential:
+    cargo test --locked --test differential -- --check
+
+# The same, recorded.
+differential-record:
+    cargo test --locked --test differential -- --record
+
+# The same with rmcp's own 5 minutes, in about 13; recorded.
+differential-real-time:
+    cargo test --locked --test differential -- --record --idle 5m --file tests/differential/REAL-TIME.md
