@@ -96,7 +96,7 @@ async fn initialize_is_legacy_whatever_its_header_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_versions_and_what_is_no_version_are_legacy() {
+async fn with_an_id_other_versions_and_what_is_no_version_are_legacy() {
     let world = World::new(|layer| layer);
     let id = world.open_used().await;
     for legacy in ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-27", "banana", "2026-07"] {
@@ -106,6 +106,29 @@ async fn other_versions_and_what_is_no_version_are_legacy() {
         assert_eq!(seen.headers["mcp-protocol-version"], legacy, "the server owns the 400");
         world.ask(version(call("unknown", "ping"), legacy)).await.assert_lost();
     }
+    world.finish().await;
+}
+
+/// A server that speaks both eras lists the versions it supports in its answer.
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_version_is_the_servers_to_say() {
+    let world = World::new(|layer| layer);
+    world.server.change(|manners| manners.issues_ids = false);
+    for unknown in ["v999.0.0", "1999-01-01", "2026-07-27", "banana", ""] {
+        let reply = world.ask(version(json_post(message("tools/list", &json!({}))), unknown)).await;
+        assert_eq!(reply.status, 200, "{unknown:?}");
+        assert_eq!(world.server.last().headers["mcp-protocol-version"], unknown);
+    }
+    let reached = world.server.seen().len();
+    for legacy in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let reply = world.ask(version(json_post(message("tools/list", &json!({}))), legacy)).await;
+        assert_eq!(reply.status, 400, "{legacy}");
+    }
+    assert_eq!(world.server.seen().len(), reached);
+    // One that opens a session all the same has opened it for the layer.
+    world.server.change(|manners| manners.issues_ids = true);
+    let reply = world.ask(version(initialize(), "banana")).await;
+    assert_eq!(world.ping(reply.id().unwrap()).await, 200);
     world.finish().await;
 }
 

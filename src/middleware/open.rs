@@ -54,7 +54,9 @@ where
                 let response = self.service.call(request).await?;
                 Ok(response.map(SessionBody::plain))
             }
-            Message::Other if self.shared.options.forward_missing_ids => self.stray(request).await,
+            Message::Other if era == Era::Unknown || self.shared.options.forward_missing_ids => {
+                self.stray(request).await
+            }
             Message::Other => Ok(self.shared.reject(Rejection::IdMissing)),
         }
     }

@@ -1,12 +1,15 @@
 //! Which era of MCP a request belongs to.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 /// The header that names the revision a request was written for.
 const VERSION_HEADER: &str = "mcp-protocol-version";
 
 /// The first revision without sessions.
 const FIRST_MODERN: &[u8; 10] = b"2026-07-28";
+
+/// The revisions before it. The list is complete: there will be no more of them.
+const LEGACY: [&[u8]; 4] = [b"2024-11-05", b"2025-03-26", b"2025-06-18", b"2025-11-25"];
 
 /// Revisions up to 2025-11-25 have sessions, later ones do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,14 +18,17 @@ pub(crate) enum Era {
     Legacy,
     /// No sessions: the layer strips the id and stays out of the way.
     Modern,
+    /// A version that is none. With an id it is as good as legacy; without one, what is wrong with
+    /// it is the server's to say, which knows what it supports.
+    Unknown,
 }
 
 impl Era {
-    /// Reads the era off the headers. What is absent or not a date is legacy: the server behind
-    /// owns the answer to a version it does not know.
+    /// Reads the era off the headers. Absent is legacy: the first revisions had no such header.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        match headers.get(VERSION_HEADER) {
-            Some(value) if is_modern(value.as_bytes()) => Self::Modern,
+        match headers.get(VERSION_HEADER).map(HeaderValue::as_bytes) {
+            Some(version) if is_modern(version) => Self::Modern,
+            Some(version) if !LEGACY.contains(&version) => Self::Unknown,
             _ => Self::Legacy,
         }
     }
@@ -64,16 +70,19 @@ mod tests {
         for modern in ["2026-07-28", "2026-07-29", "2027-01-01", "9999-12-31"] {
             assert_eq!(era(Some(modern)), Era::Modern, "{modern}");
         }
-        for legacy in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-27"] {
+        for legacy in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
             assert_eq!(era(Some(legacy)), Era::Legacy, "{legacy}");
         }
         assert_eq!(era(None), Era::Legacy);
     }
 
     #[test]
-    fn what_is_not_a_date_is_legacy_and_left_to_the_server() {
+    fn what_is_no_revision_is_unknown_and_left_to_the_server() {
         for odd in [
             "",
+            "v999.0.0",
+            "1999-01-01",
+            "2026-07-27",
             "latest",
             "DRAFT-2026-v1",
             "2026-7-28",
@@ -87,8 +96,8 @@ mod tests {
             "２０２６-07-28",
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(VERSION_HEADER, http::HeaderValue::from_bytes(odd.as_bytes()).unwrap());
-            assert_eq!(Era::of(&headers), Era::Legacy, "{odd:?}");
+            headers.insert(VERSION_HEADER, HeaderValue::from_bytes(odd.as_bytes()).unwrap());
+            assert_eq!(Era::of(&headers), Era::Unknown, "{odd:?}");
         }
     }
 }
