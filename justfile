@@ -38,6 +38,10 @@ loom:
 loom-deep:
     LOOM_MAX_PREEMPTIONS=3 RUSTFLAGS="--cfg mcp_loom" CARGO_TARGET_DIR=target/loom cargo test --lib --release --locked loom
 
+# The official conformance suite and the official clients; installs them from npm.
+interop:
+    node tests/interop/run.mjs
+
 bench:
     cargo bench --locked
 
