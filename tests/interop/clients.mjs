@@ -1,14 +1,14 @@
 // The official clients against the server, by the same stories. What each does is compared with
 // what is committed, cell by cell: a version that behaves otherwise fails the run.
 
-import { here, inTurn, node, root, serve } from './processes.mjs';
+import { examples, here, inTurn, node, serve } from './processes.mjs';
 import { Driven } from './driven.mjs';
 import { IDLE, cutOff, forgotten, held, inUse, sessionless } from './stories.mjs';
 
 const PROGRAMS = {
   sdk1: { command: node, args: [`${here}clients/sdk1.mjs`], terminates: true },
   sdk2: { command: node, args: [`${here}clients/sdk2.mjs`], terminates: true },
-  rmcp: { command: `${root}target/debug/examples/interop_client`, args: [], terminates: false },
+  rmcp: { command: `${examples}/interop_client`, args: [], terminates: false },
 };
 const ALL = ['sdk1', 'sdk2', 'rmcp'];
 const NAMES = {

@@ -2,12 +2,15 @@
 
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 export const here = fileURLToPath(new URL('.', import.meta.url));
 export const root = fileURLToPath(new URL('../..', import.meta.url));
-export const out = `${root}target/interop`;
+const target = resolve(root, process.env.CARGO_TARGET_DIR ?? 'target');
+export const out = `${target}/interop`;
+export const examples = `${target}/debug/examples`;
 
 /** The Node that the suite needs; the one that runs this may be older. */
 export const node = `${here}node_modules/node/bin/node`;
@@ -37,8 +40,8 @@ export async function prepare({ install = true } = {}) {
   const major = await said(node, ['--version']);
   if (Number(/^v(\d+)/.exec(major)?.[1]) < 22)
     throw new Error(`the suite needs Node 22, not ${major}`);
-  const examples = ['--example', 'interop_server', '--example', 'interop_client'];
-  await must('cargo', ['build', '--locked', ...examples]);
+  const programs = ['--example', 'interop_server', '--example', 'interop_client'];
+  await must('cargo', ['build', '--locked', ...programs]);
 }
 
 /** What a program writes to its standard output. */
@@ -86,10 +89,8 @@ export function talk(command, args, onLine) {
 export async function serve(layer, flags = []) {
   let listening;
   const address = new Promise((resolve) => (listening = resolve));
-  const program = talk(
-    `${root}target/debug/examples/interop_server`,
-    ['--layer', layer, ...flags],
-    (line) => listening(/http:\S+/.exec(line)?.[0]),
+  const program = talk(`${examples}/interop_server`, ['--layer', layer, ...flags], (line) =>
+    listening(/http:\S+/.exec(line)?.[0]),
   );
   const url = await Promise.race([address, program.ended.then(() => undefined)]);
   if (!url) throw new Error('the server did not start');
