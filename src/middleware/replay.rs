@@ -33,7 +33,9 @@ pub(super) async fn sniff(mut body: Body) -> Sniffed {
     let hopeless = body.size_hint().lower() > LIMIT as u64;
     let whole = !hopeless && matches!(timeout(PATIENCE, head.read(&mut body)).await, Ok(true));
     let message = if whole { classify(&head.data) } else { Message::Foreign };
-    Sniffed { message, body: Body::new(Replay { head, rest: body }) }
+    // What has ended must not be asked again: some streams panic then.
+    let rest = if head.ended { Body::empty() } else { body };
+    Sniffed { message, body: Body::new(Replay { head, rest }) }
 }
 
 /// What was read. Joined, not kept frame by frame: a sender of single bytes must not cost more
@@ -44,6 +46,8 @@ struct Head {
     /// The first frame as it came, so that the usual one-frame body is not copied on its way out.
     single: Option<Bytes>,
     tail: Option<Result<Frame<Bytes>, axum::Error>>,
+    /// Whether the body has said that there is no more of it.
+    ended: bool,
 }
 
 impl Head {
@@ -67,6 +71,7 @@ impl Head {
                 return false;
             }
         }
+        self.ended = true;
         true
     }
 
