@@ -54,6 +54,8 @@ impl Registry {
             Ok(permit) => return Ok(permit),
             Err(full) => full,
         };
+        // What is closing may have been left by a runtime that died: it is told on ours.
+        self.closer().kick();
         let waited = timeout(self.closer().limit(), async {
             loop {
                 // Armed before the attempt: a permit that comes back in between wakes us.
@@ -86,7 +88,6 @@ impl Registry {
 
     /// True if a session was closed whose permit we may get.
     fn make_room(&self, full: Full, principal: Option<&Principal>) -> bool {
-        self.closer().kick();
         let reclaimed = self.reclaim_expired();
         let helps = |record: &Arc<Record>| full == Full::Table || record.principal() == principal;
         reclaimed.iter().any(helps)
