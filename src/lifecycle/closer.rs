@@ -173,7 +173,12 @@ struct Worker {
 impl Worker {
     async fn run(mut self) {
         while let Some(farewell) = self.next() {
-            self.closer.tell(farewell).await;
+            // Whatever panics on the way (a subscriber, a payload, a destructor): the next close is
+            // another's, and nobody may come to start another worker.
+            let told = AssertUnwindSafe(self.closer.tell(farewell)).catch_unwind().await;
+            if let Err(payload) = told {
+                shielded("payload of a panic", || drop(payload));
+            }
         }
     }
 

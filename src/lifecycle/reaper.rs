@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::registry::{Registry, Watched};
+use super::{
+    registry::{Registry, Watched},
+    shield::shielded,
+};
 
 /// Looked at in one poll, so that many that are due at once do not keep others waiting.
 const BATCH: usize = 256;
@@ -101,7 +104,8 @@ async fn reap(registry: &Registry) {
                 let Some(watched) = due.entries.pop() else {
                     break;
                 };
-                look(registry, watched);
+                // A stream may be dropped here for the last time, and its body with it.
+                shielded("what the reaper looked at", || look(registry, watched));
             }
             tokio::task::yield_now().await;
         }
