@@ -84,12 +84,15 @@ where
         let Some(mut body) = self.take_out(cx) else {
             return Poll::Ready(None);
         };
+        // A body that panics is over: whoever keeps its response keeps nothing of the session.
+        let mut unwinding = Unwinding(Some(self));
         let polled = Pin::new(&mut body).poll_frame(cx);
         let over = match &polled {
             Poll::Ready(None | Some(Err(_))) => true,
             Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
             Poll::Pending => false,
         };
+        unwinding.0 = None;
         if over {
             drop(self.end());
             return polled;
@@ -156,21 +159,20 @@ impl<B> Slot<B> {
     }
 
     fn take_out(&self, cx: &Context<'_>) -> Option<B> {
-        let mut inner = self.inner();
-        match mem::replace(&mut inner.state, State::Away) {
-            State::Here(body) => {
-                match &mut inner.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    none => *none = Some(cx.waker().clone()),
+        let waker = cx.waker().clone();
+        let (body, replaced) = {
+            let mut inner = self.inner();
+            match mem::replace(&mut inner.state, State::Away) {
+                State::Here(body) => (Some(body), inner.waker.replace(waker)),
+                State::Away | State::Ended => {
+                    inner.state = State::Ended;
+                    (None, None)
                 }
-                Some(body)
             }
-            // `Away`: the body panicked while it was polled, and is gone.
-            State::Away | State::Ended => {
-                inner.state = State::Ended;
-                None
-            }
-        }
+        };
+        // The last of a task may be its waker, and with the task goes whatever it holds.
+        drop(replaced);
+        body
     }
 
     /// Gives the body back to the caller if it is not wanted any more.
@@ -205,9 +207,7 @@ impl<B: Send> OpenStream for Slot<B> {
         let (state, lease, waker) = self.end();
         shielded("response body", || drop(state));
         drop(lease);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -226,9 +226,24 @@ impl<B: Send> Timed for Slot<B> {
             let waker = if beats { inner.waker.take() } else { None };
             (waker, inner.next_look(self.ends_at))
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
         next
+    }
+}
+
+/// An executor that is gone may panic when it is asked to poll, which must not keep the others of
+/// the session from being cut.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        shielded("waker", || waker.wake());
+    }
+}
+
+/// Ends the slot, unless it is told that there was no panic.
+struct Unwinding<'a, B>(Option<&'a Slot<B>>);
+
+impl<B> Drop for Unwinding<'_, B> {
+    fn drop(&mut self) {
+        drop(self.0.map(Slot::end));
     }
 }
