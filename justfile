@@ -42,6 +42,14 @@ loom-deep:
 interop:
     node tests/interop/run.mjs
 
+# Exchanges with rmcp dropped at every poll; a round is about 1,400 of them.
+cancellation rounds="3":
+    CANCELLATION_ROUNDS={{rounds}} cargo test --locked --test cancellation -- --nocapture
+
+# The layer between two network namespaces that lose every packet. Needs root and iproute2.
+half-open:
+    cargo test --locked --test half_open -- --ignored --nocapture
+
 bench:
     cargo bench --locked
 
