@@ -48,7 +48,7 @@ cancellation rounds="3":
 
 # The layer between two network namespaces that lose every packet. Needs root and iproute2.
 half-open:
-    cargo test --locked --test half_open -- --ignored --nocapture
+    cargo test --locked --test half_open -- --ignored --nocapture --test-threads 12
 
 bench:
     cargo bench --locked
