@@ -209,6 +209,7 @@ impl fmt::Debug for Closer {
         f.debug_struct("Closer")
             .field("queued", &inner.queue.len())
             .field("workers", &inner.workers)
+            .field("strays", &self.strays)
             .finish_non_exhaustive()
     }
 }

@@ -206,6 +206,8 @@ impl std::fmt::Debug for Permits {
         f.debug_struct("Permits")
             .field("max", &self.max)
             .field("counts", &self.counts())
+            .field("waiting", &self.waiting)
+            .field("shares", &self.shares.len())
             .finish_non_exhaustive()
     }
 }
