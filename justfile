@@ -50,6 +50,31 @@ cancellation rounds="3":
 half-open:
     cargo test --locked --test half_open -- --ignored --nocapture --test-threads 12
 
+# Thousands of clients in waves, of whom 99 in 100 never say goodbye: ten minutes, and nothing stays.
+soak:
+    cargo test --release --locked --test soak -- 600
+
+# The same in a minute, as CI runs it.
+soak-ci:
+    cargo test --release --locked --test soak -- 60
+
+# One hundred clients under attack, for ten minutes.
+drill-long:
+    cargo test --release --locked --test drill -- 16 15
+
+# The same in 45 seconds, as CI runs it.
+drill:
+    cargo test --release --locked --test drill
+
+# That every check of the soak and of the drill can fail.
+load-proof:
+    cargo test --release --locked --test soak -- prove
+    cargo test --release --locked --test drill -- prove
+
+# `clippy --all-targets` leaves out what plain `cargo test` does not run.
+load-lint:
+    cargo clippy --locked --test soak --test drill -- -D warnings
+
 bench:
     cargo bench --locked
 
