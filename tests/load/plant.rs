@@ -25,6 +25,10 @@ pub enum Plant {
     Failing,
     /// A kilobyte stays behind for each session.
     Leaking,
+    /// Sixteen kilobytes stay behind for each session.
+    Hoarding,
+    /// The server behind answers 500 to a DELETE, one time in twenty.
+    Refusing,
     /// A file stays open for one session in twenty.
     Open,
     /// A task stays behind for one session in twenty.
@@ -56,10 +60,14 @@ pub async fn inside(State(plant): State<Plant>, request: Request, next: Next) ->
         Plant::Deaf if request.method() == Method::DELETE && one_in(20) => {
             return StatusCode::ACCEPTED.into_response();
         }
+        Plant::Refusing if request.method() == Method::DELETE && one_in(20) => {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
         Plant::Failing if is_post && one_in(100) => {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
         Plant::Leaking if opens => KEPT.lock().unwrap().bytes.push(vec![1; 1024]),
+        Plant::Hoarding if opens => KEPT.lock().unwrap().bytes.push(vec![1; 16 * 1024]),
         Plant::Open if opens && one_in(20) => {
             KEPT.lock().unwrap().files.push(File::open("/dev/null").unwrap());
         }
