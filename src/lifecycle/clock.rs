@@ -18,23 +18,67 @@ const LONGEST: Millis = 1 << 39;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
+    #[cfg(any(test, fuzzing))]
+    mock: Option<mock::Mock>,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+            #[cfg(any(test, fuzzing))]
+            mock: None,
+        }
     }
 
     pub(crate) fn now(self) -> Millis {
-        if cfg!(all(test, mcp_loom)) {
+if cfg!(all(test, mcp_loom)) {
             // It stands still: loom runs the same again and again, and must see the same.
             return 0;
+        }
+        #[cfg(any(test, fuzzing))]
+        if let Some(mock) = self.mock {
+            return mock.now();
         }
         Instant::now().saturating_duration_since(self.origin).as_millis() as Millis
     }
 
     pub(crate) fn instant(self, at: Millis) -> Instant {
         self.origin + Duration::from_millis(at)
+    }
+}
+
+/// Time that stands still until it is moved, shared by threads. Not there in production.
+#[cfg(any(test, fuzzing))]
+pub(super) mod mock {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::{Clock, Millis};
+
+    /// Time since the mock was made, of a source that moves for all who share it.
+    #[derive(Clone, Copy, Debug)]
+    pub(in crate::lifecycle) struct Mock {
+        source: &'static AtomicU64,
+        origin: Millis,
+    }
+
+    impl Mock {
+        /// Zero is now. The source may have been used by others before.
+        pub(in crate::lifecycle) fn new(source: &'static AtomicU64) -> Self {
+            Self { source, origin: source.load(Ordering::Acquire) }
+        }
+
+        pub(in crate::lifecycle) fn now(self) -> Millis {
+            self.source.load(Ordering::Acquire) - self.origin
+        }
+
+        pub(in crate::lifecycle) fn advance(self, by: Millis) {
+            self.source.fetch_add(by, Ordering::AcqRel);
+        }
+
+        pub(in crate::lifecycle) fn clock(self) -> Clock {
+            Clock { mock: Some(self), ..Clock::new() }
+        }
     }
 }
 

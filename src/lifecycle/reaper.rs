@@ -77,10 +77,16 @@ async fn run(alive: Alive, registry: Weak<Registry>) {
         let Some(registry) = registry.upgrade() else {
             return;
         };
-        reap(&registry).await;
-        floor = compact(&registry, floor).await;
-        registry.closer().kick();
+        floor = tick(&registry, floor).await;
     }
+}
+
+/// What is done at a tick, at whatever time the clock says it is.
+pub(super) async fn tick(registry: &Registry, floor: usize) -> usize {
+    reap(registry).await;
+    let floor = compact(registry, floor).await;
+    registry.closer().kick();
+    floor
 }
 
 /// When the next slot of the wheel is due; `None` if there is nothing in any.
