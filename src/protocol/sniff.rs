@@ -184,16 +184,19 @@ fn client_info(params: &RawValue) -> ClientInfo {
         #[serde(borrow)]
         version: Option<&'a RawValue>,
     }
-    let params: Params<'_> = serde_json::from_str(params.get()).unwrap_or_default();
-    let about: Implementation<'_> = params
-        .client_info
-        .and_then(|info| serde_json::from_str(info.get()).ok())
-        .unwrap_or_default();
+    let params: Params<'_> = members(params);
+    let about: Implementation<'_> = params.client_info.map(members).unwrap_or_default();
     ClientInfo {
         name: about.name.and_then(short_text),
         version: about.version.and_then(short_text),
         protocol_version: params.protocol_version.and_then(short_text),
     }
+}
+
+/// The members of an object. Serde would take the items of an array for them, in order.
+fn members<'a, T: Deserialize<'a> + Default>(raw: &'a RawValue) -> T {
+    let object = Some(raw.get()).filter(|raw| raw.starts_with('{'));
+    object.and_then(|object| serde_json::from_str(object).ok()).unwrap_or_default()
 }
 
 fn short_text(raw: &RawValue) -> Option<Box<str>> {
@@ -238,6 +241,14 @@ mod tests {
         assert_eq!(info.name.as_deref(), Some("é".repeat(64).as_str()));
         assert_eq!(info.version.as_deref(), Some("1.2"));
         assert_eq!(info.protocol_version.as_deref(), Some("2025-11-25"));
+    }
+
+    #[test]
+    fn what_stands_in_an_array_says_nothing_of_the_client() {
+        for params in [r#"[{"name":"a"},"2025-11-25"]"#, r#"{"clientInfo":["a","1"]}"#] {
+            let body = format!(r#"{{"jsonrpc":"2.0","method":"initialize","params":{params}}}"#);
+            assert_eq!(classify(body.as_bytes()), Message::Initialize(Box::default()), "{params}");
+        }
     }
 
     #[test]
