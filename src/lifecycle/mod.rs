@@ -9,12 +9,16 @@ mod activity;
 mod admission;
 mod clock;
 mod closer;
+#[cfg(all(test, not(mcp_loom)))]
+mod collisions;
 mod deadline;
 mod events;
 mod guard;
 mod handle;
 #[cfg(all(test, mcp_loom))]
 mod loom;
+#[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+pub(crate) mod model;
 mod opening;
 mod permits;
 mod principal;
