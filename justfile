@@ -75,6 +75,26 @@ load-proof:
 load-lint:
     cargo clippy --locked --test soak --test drill -- -D warnings
 
+# The core against its oracle: 10,000 sequences of up to 200 operations.
+model:
+    PROPTEST_CASES=10000 cargo test --config .cargo/battery.toml --lib --locked model::
+
+# Ten times as many; for the night.
+model-long:
+    PROPTEST_CASES=100000 cargo test --config .cargo/battery.toml --lib --locked model::
+
+# Real threads: 10 million times a request and the reaper at one deadline, 2 million sessions at once.
+threads:
+    COLLISIONS=10000000 CHURNS=2000000 cargo test --config .cargo/battery.toml --lib --locked collisions -- --nocapture --test-threads 1
+
+# Each target for a minute, on the stable toolchain; needs `cargo install --locked cargo-fuzz`.
+fuzz:
+    fuzz/run 60
+
+# The same for an hour each.
+fuzz-long:
+    fuzz/run 3600
+
 bench:
     cargo bench --locked
 

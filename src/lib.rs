@@ -2,6 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod extract;
+#[cfg(any(fuzzing, all(test, not(mcp_loom))))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lifecycle;
 mod middleware;
 mod protocol;

@@ -22,6 +22,8 @@ mod stray;
 mod track;
 mod turns;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::replay::{LIMIT, Sniffed, sniff};
 pub use self::{
     body::SessionBody, future::ResponseFuture, layer::McpSessionLayer, options::UnknownIds,
     service::McpSessionService,

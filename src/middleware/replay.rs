@@ -15,20 +15,20 @@ use tokio::time::timeout;
 use crate::protocol::{Message, classify};
 
 /// No honest `initialize` is longer, and a client that sends longer ones costs no more than this.
-const LIMIT: usize = 64 * 1024;
+pub(crate) const LIMIT: usize = 64 * 1024;
 
 /// What a slow sender gets before it is passed on as it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A body that was looked at.
-pub(super) struct Sniffed {
+pub(crate) struct Sniffed {
     /// [`Message::Foreign`] also if it was too long, too slow, or broke off.
-    pub(super) message: Message,
+    pub(crate) message: Message,
     /// All of it, bit for bit; what was not read yet still streams.
-    pub(super) body: Body,
+    pub(crate) body: Body,
 }
 
-pub(super) async fn sniff(mut body: Body) -> Sniffed {
+pub(crate) async fn sniff(mut body: Body) -> Sniffed {
     let mut head = Head::default();
     let hopeless = body.size_hint().lower() > LIMIT as u64;
     let whole = !hopeless && matches!(timeout(PATIENCE, head.read(&mut body)).await, Ok(true));
