@@ -213,3 +213,96 @@ impl fmt::Debug for Closer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(mcp_loom)))]
+mod tests {
+    use super::*;
+    use crate::lifecycle::{
+        events::CloseReason,
+        registry::Registry,
+        testing::{Answer, LIMITS, NEVER, Server, open},
+    };
+
+    /// Closes `count` sessions of a server that answers like this; failures and permits out, once
+    /// all that can happen within `wait` has.
+    async fn close(answer: Answer, count: usize, wait: Duration) -> (u64, usize, usize) {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let server = Server::new(answer);
+        for id in 0..count {
+            let in_flight = open(&registry, &id.to_string(), &server);
+            assert!(registry.close(in_flight.record(), CloseReason::Requested));
+        }
+        tokio::time::sleep(wait).await;
+        let calls = server.calls.load(Ordering::SeqCst);
+        (registry.closer().failures(), registry.permits().used(), calls)
+    }
+
+    const SHORTLY: Duration = Duration::from_millis(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_answers_decides_whether_it_counts_as_told() {
+        let refused = Answer::With(Terminated::Refused(500));
+        assert_eq!(close(Answer::With(Terminated::Done), 3, SHORTLY).await, (0, 0, 3));
+        assert_eq!(close(refused, 3, SHORTLY).await, (3, 0, 3));
+        assert_eq!(close(Answer::With(Terminated::Failed), 3, SHORTLY).await, (3, 0, 3));
+        assert_eq!(close(Answer::Panic, 3, SHORTLY).await, (3, 0, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_given_up_64_at_a_time() {
+        let limit = LIMITS.close_timeout;
+        assert_eq!(close(Answer::Never, 100, SHORTLY).await, (0, 100, 64));
+        assert_eq!(close(Answer::Never, 100, limit - SHORTLY).await, (0, 100, 64));
+        assert_eq!(close(Answer::Never, 100, limit + SHORTLY).await, (64, 36, 100));
+        assert_eq!(close(Answer::Never, 100, 2 * limit + SHORTLY).await, (100, 0, 100));
+    }
+
+    #[test]
+    fn what_was_closed_outside_of_a_runtime_is_told_by_the_next() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let server = Server::new(Answer::With(Terminated::Done));
+        let in_flight = open(&registry, "a", &server);
+        registry.close(in_flight.record(), CloseReason::Requested);
+        assert_eq!((registry.permits().used(), server.calls.load(Ordering::SeqCst)), (1, 0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            registry.closer().kick();
+            tokio::task::yield_now().await;
+        });
+        assert_eq!((registry.permits().used(), server.calls.load(Ordering::SeqCst)), (0, 1));
+    }
+
+    #[test]
+    fn calls_that_die_with_their_runtime_give_their_places_back() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let server = Server::new(Answer::Never);
+        for round in 0..2 {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            runtime.unwrap().block_on(async {
+                for id in 0..64 {
+                    let in_flight = open(&registry, &format!("{round}-{id}"), &server);
+                    registry.close(in_flight.record(), CloseReason::Requested);
+                }
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            });
+            assert_eq!(server.calls.load(Ordering::SeqCst), 64 * (round + 1));
+            assert_eq!(registry.permits().used(), 0, "dropped with the runtime");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_without_a_place_are_counted_until_they_are_told() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let server = Server::new(Answer::Never);
+        for id in 0..256 {
+            assert!(!registry.is_swamped(), "after {id}");
+            let id = crate::protocol::SessionId::new(&id.to_string()).unwrap();
+            registry.turn_away(id, Arc::clone(&server) as _);
+        }
+        assert!(registry.is_swamped());
+        tokio::time::sleep(LIMITS.close_timeout + SHORTLY).await;
+        assert_eq!(registry.closer().strays(), 192);
+        assert!(!registry.is_swamped());
+    }
+}

@@ -115,4 +115,24 @@ mod tests {
         assert_eq!(none.verdict(used_at(0), 0, u64::MAX), Verdict::LookAgain(None));
         assert!(!none.reclaims_idle());
     }
+
+    #[test]
+    fn what_ends_first_is_what_is_looked_for() {
+        assert_eq!(ALL.verdict(used_at(950), 0, 999), Verdict::LookAgain(Some(1_000)));
+        assert_eq!(ALL.verdict(used_at(800), 0, 899), Verdict::LookAgain(Some(900)));
+        assert_eq!(ALL.verdict(used_at(800), 7, 1_006), Verdict::Expire(CloseReason::Idle));
+        assert_eq!(ALL.verdict(used_at(1_000), 7, 1_007), Verdict::Close(CloseReason::Lifetime));
+        let alone = Timeouts { idle: None, unused: None, lifetime: Some(10) };
+        assert_eq!(alone.verdict(used_at(3), 1, 4), Verdict::LookAgain(Some(11)));
+        let equal = Timeouts { idle: Some(10), unused: Some(10), lifetime: None };
+        assert_eq!(equal.verdict(unused_at(5), 0, 15), Verdict::Expire(CloseReason::Idle));
+    }
+
+    #[test]
+    fn either_an_idle_timeout_or_a_lifetime_reclaims_what_is_idle() {
+        let none = Timeouts { idle: None, unused: Some(1), lifetime: None };
+        assert!(!none.reclaims_idle());
+        assert!(Timeouts { idle: Some(1), ..none }.reclaims_idle());
+        assert!(Timeouts { lifetime: Some(1), ..none }.reclaims_idle());
+    }
 }

@@ -263,3 +263,79 @@ impl fmt::Debug for SessionEvents {
         f.debug_struct("SessionEvents").field("missed", &self.missed).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(mcp_loom)))]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn rejected() -> SessionEvent {
+        SessionEvent::Rejected { why: Rejection::TableFull }
+    }
+
+    fn closed(reason: CloseReason) -> SessionEvent {
+        let (session, lifetime) = (Fingerprint::unnamed(), Duration::from_millis(3));
+        SessionEvent::Closed { session, principal: None, reason, lifetime, requests: 2 }
+    }
+
+    #[test]
+    fn every_reason_is_counted_under_its_own_name() {
+        let events = Events::new(Vec::new());
+        for (place, reason) in CloseReason::ALL.into_iter().enumerate() {
+            (0..=place).for_each(|_| events.emit(closed(reason)));
+            assert_eq!(events.closed()[place], place as u64 + 1, "{reason}");
+            let json = serde_json::to_value(reason).unwrap();
+            assert_eq!(json, reason.as_str());
+            assert_eq!(reason.to_string(), reason.as_str());
+        }
+        let session = Fingerprint::unnamed();
+        events.emit(SessionEvent::Opened { session, principal: None, client: None });
+        (0..2).for_each(|_| events.emit(rejected()));
+        assert_eq!((events.opened(), events.rejected()), (1, 2));
+    }
+
+    #[test]
+    fn a_slow_subscriber_misses_the_oldest_and_knows_how_many() {
+        let events = Events::new(Vec::new());
+        let mut slow = events.subscribe();
+        (0..BACKLOG).for_each(|_| events.emit(closed(CloseReason::Unused)));
+        (0..7).for_each(|_| events.emit(closed(CloseReason::Idle)));
+        let first = slow.recv().now_or_never().flatten();
+        assert!(matches!(first, Some(SessionEvent::Closed { reason: CloseReason::Unused, .. })));
+        assert_eq!(slow.missed(), 7);
+        let rest = std::iter::from_fn(|| slow.recv().now_or_never()).count();
+        assert_eq!(rest, BACKLOG - 1);
+        assert_eq!(slow.missed(), 7);
+    }
+
+    #[test]
+    fn a_flood_of_rejections_displaces_nothing_and_comes_last() {
+        let events = Events::new(Vec::new());
+        let mut feed = events.subscribe();
+        (0..3 * BACKLOG).for_each(|_| events.emit(rejected()));
+        events.emit(closed(CloseReason::Idle));
+        let first = feed.recv().now_or_never().flatten();
+        assert!(matches!(first, Some(SessionEvent::Closed { .. })), "{first:?}");
+        let rest = std::iter::from_fn(|| feed.recv().now_or_never()).count();
+        assert_eq!((rest, feed.missed()), (BACKLOG, 2 * BACKLOG as u64));
+        drop(events);
+        assert!(matches!(feed.recv().now_or_never(), Some(None)), "it ends with the layer");
+    }
+
+    #[test]
+    fn hooks_hear_everything_and_one_that_panics_harms_nobody() {
+        let heard = Arc::new(AtomicU64::new(0));
+        let ears = Arc::clone(&heard);
+        let hooks: Vec<Hook> = vec![
+            Arc::new(|_| panic!("a hook")),
+            Arc::new(move |_| {
+                ears.fetch_add(1, Ordering::Relaxed);
+            }),
+        ];
+        let events = Events::new(hooks);
+        events.emit(rejected());
+        events.emit(closed(CloseReason::Idle));
+        assert_eq!(heard.load(Ordering::Relaxed), 2);
+    }
+}

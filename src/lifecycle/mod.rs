@@ -31,6 +31,8 @@ mod snapshot;
 mod state;
 mod streams;
 mod sync;
+#[cfg(all(test, not(mcp_loom)))]
+mod testing;
 mod tombstones;
 mod wheel;
 

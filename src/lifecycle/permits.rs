@@ -307,4 +307,57 @@ mod tests {
         drop((first, own, closing));
         assert!(!permits.shares.contains_key(&alice));
     }
+
+    #[test]
+    fn the_three_stages_are_counted_apart_and_in_order() {
+        let permits = Arc::new(Permits::new(9, None));
+        let mut all: Vec<_> = (0..6).map(|_| permits.acquire(None).unwrap()).collect();
+        all[3..].iter_mut().for_each(|permit| permit.advance(Stage::Live));
+        all[5].advance(Stage::Closing);
+        assert_eq!(permits.stages(), [3, 2, 1]);
+        assert_eq!(permits.used(), 6);
+    }
+
+    #[test]
+    fn a_cap_that_cannot_be_counted_is_the_highest_that_can() {
+        let permits = Permits::new(usize::MAX, Some(usize::MAX));
+        assert_eq!((permits.max, permits.max_per_principal), (MOST, Some(MOST)));
+    }
+
+    #[test]
+    fn a_full_table_is_what_is_in_the_way_and_leaves_no_share() {
+        let permits = Arc::new(Permits::new(2, Some(1)));
+        let (alice, bob) = (Principal::from("alice"), Principal::from("bob"));
+        let _held = (permits.acquire(Some(&alice)).unwrap(), permits.acquire(None).unwrap());
+        assert_eq!(permits.acquire(Some(&alice)).unwrap_err(), Full::Table);
+        assert_eq!(permits.acquire(Some(&bob)).unwrap_err(), Full::Table);
+        assert!(!permits.shares.contains_key(&bob));
+    }
+
+    #[test]
+    fn a_place_in_the_queue_comes_back_and_no_queue_is_longer_than_256() {
+        let permits = Arc::new(Permits::new(400, Some(300)));
+        let alice = Principal::from("alice");
+        let mut closing: Vec<_> =
+            (0..300).map(|_| permits.acquire(Some(&alice)).unwrap()).collect();
+        closing.iter_mut().for_each(|permit| permit.advance(Stage::Closing));
+        for (full, principal) in [(Full::Table, None), (Full::Principal, Some(&alice))] {
+            let waiting: Vec<_> =
+                std::iter::from_fn(|| permits.queue(full, principal)).take(300).collect();
+            assert_eq!(waiting.len(), LONGEST_QUEUE, "{full:?}");
+            drop(waiting);
+            assert!(permits.queue(full, principal).is_some());
+        }
+    }
+
+    #[test]
+    fn a_permit_that_comes_back_wakes_all_who_wait() {
+        use futures_util::FutureExt;
+        let permits = Arc::new(Permits::new(1, None));
+        let held = permits.acquire(None).unwrap();
+        let mut waiting = [Box::pin(permits.released()), Box::pin(permits.released())];
+        assert!(waiting.iter_mut().all(|one| one.now_or_never().is_none()));
+        drop(held);
+        assert!(waiting.iter_mut().all(|one| one.now_or_never().is_some()));
+    }
 }

@@ -56,3 +56,18 @@ impl From<Arc<str>> for Principal {
         Self(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_is_its_name_wherever_it_came_from() {
+        let alice = Principal::from("alice");
+        assert_eq!(alice, Principal::from("alice".to_owned()));
+        assert_eq!(alice, Principal::from(Arc::<str>::from("alice")));
+        assert_ne!(alice, Principal::from("bob"));
+        assert_eq!((alice.as_str(), alice.to_string()), ("alice", "alice".to_owned()));
+        assert_eq!(format!("{alice:?}"), r#""alice""#);
+    }
+}

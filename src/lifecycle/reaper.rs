@@ -174,3 +174,169 @@ async fn compact(registry: &Registry, floor: usize) -> usize {
     }
     registry.wheel().len()
 }
+
+#[cfg(all(test, not(mcp_loom)))]
+mod tests {
+    use std::{
+        sync::atomic::AtomicUsize,
+        task::{Context, Waker},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::lifecycle::{
+        clock::{Millis, mock::Mock},
+        closer::Terminated,
+        deadline::Timeouts,
+        events::CloseReason,
+        streams::Timed,
+        testing::{Answer, LIMITS, NEVER, Server, open},
+    };
+
+    const IDLE: Timeouts = Timeouts { idle: Some(640), ..NEVER };
+
+    fn server() -> Arc<Server> {
+        Server::new(Answer::With(Terminated::Done))
+    }
+
+    async fn sleep(millis: u64) {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_wakes_for_what_expires_and_again_after_there_was_nothing() {
+        let registry = Registry::new(IDLE, LIMITS, Vec::new());
+        for round in ["a", "b"] {
+            drop(open(&registry, round, &server()));
+            sleep(639).await;
+            assert_eq!(registry.live(), 1);
+            sleep(12).await;
+            assert_eq!(registry.live(), 0, "round {round}");
+            sleep(5_000).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_with_the_registry() {
+        let registry = Registry::new(IDLE, LIMITS, Vec::new());
+        drop(open(&registry, "a", &server()));
+        let before = Handle::current().metrics().num_alive_tasks();
+        assert!(before > 0);
+        drop(registry);
+        sleep(1_000).await;
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+    }
+
+    #[test]
+    fn a_task_whose_runtime_has_died_is_spawned_by_the_next_request() {
+        let registry = Registry::new(IDLE, LIMITS, Vec::new());
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_time().start_paused(true).build().unwrap()
+        };
+        drop(open(&registry, "a", &server()));
+        runtime().block_on(async { drop(registry.enter("a", None).unwrap()) });
+        runtime().block_on(async {
+            drop(registry.enter("a", None).unwrap());
+            sleep(2_000).await;
+            assert_eq!(registry.live(), 0);
+        });
+    }
+
+    /// Wants to be looked at every 10 ms, three times.
+    struct Thrice(AtomicUsize);
+
+    impl Timed for Thrice {
+        fn look_at(&self, now: Millis) -> Option<Millis> {
+            let looks = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            (looks < 3).then_some(now + 10)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_timed_is_looked_at_as_often_as_it_asks() {
+        let registry = Registry::new(IDLE, LIMITS, Vec::new());
+        let timed = Arc::new(Thrice(AtomicUsize::new(0)));
+        let weak: Weak<Thrice> = Arc::downgrade(&timed);
+        registry.watch_timed(weak, registry.clock().now() + 10);
+        sleep(15).await;
+        assert_eq!(timed.0.load(Ordering::SeqCst), 1);
+        sleep(1_000).await;
+        assert_eq!(timed.0.load(Ordering::SeqCst), 3);
+        assert_eq!(registry.wheel().len(), 0);
+    }
+
+    /// A registry on a mock clock, and one tick of it; the polls that it took.
+    fn at_rest() -> (Arc<Registry>, Mock) {
+        let time = Mock::new(Box::leak(Box::default()));
+        let far = Timeouts { idle: Some(1_800_000), ..NEVER };
+        (Registry::on(time.clock(), far, LIMITS, Vec::new()), time)
+    }
+
+    fn run(registry: &Registry, floor: usize) -> (usize, usize) {
+        let mut task = Box::pin(tick(registry, floor));
+        let mut polls = 1;
+        loop {
+            let context = &mut Context::from_waker(Waker::noop());
+            if let std::task::Poll::Ready(floor) = task.as_mut().poll(context) {
+                return (floor, polls);
+            }
+            polls += 1;
+        }
+    }
+
+    fn open_and_close(registry: &Arc<Registry>, count: usize) {
+        for id in 0..count {
+            let in_flight = open(registry, &id.to_string(), &server());
+            registry.close_untold(in_flight.record(), CloseReason::Client);
+        }
+    }
+
+    #[test]
+    fn husks_are_freed_when_they_are_more_than_half() {
+        let (registry, _) = at_rest();
+        open_and_close(&registry, 1_024);
+        assert_eq!(run(&registry, 0).0, 0);
+        assert_eq!(registry.wheel().len(), 1_024, "few enough to stay");
+        let _live = open(&registry, "live", &server());
+        open_and_close(&registry, 2);
+        assert_eq!(registry.wheel().len(), 1_027);
+        assert_eq!(run(&registry, 0).0, 1, "one for each that lives may stay as well");
+        open_and_close(&registry, 1_024);
+        assert_eq!(registry.wheel().len(), 1_025);
+    }
+
+    #[test]
+    fn entries_that_are_alive_are_not_looked_for_again() {
+        let (registry, _) = at_rest();
+        open_and_close(&registry, 1_030);
+        assert_eq!(run(&registry, 3), (3, 1), "three of them are said to be alive");
+        assert_eq!(registry.wheel().len(), 1_030);
+        assert_eq!(run(&registry, 2).0, 0);
+        assert_eq!(registry.wheel().len(), 0);
+    }
+
+    #[test]
+    fn many_that_are_due_at_once_are_looked_at_in_batches() {
+        let (registry, time) = at_rest();
+        (0..600).for_each(|id| drop(open(&registry, &id.to_string(), &server())));
+        time.advance(1_800_010);
+        let (_, polls) = run(&registry, 0);
+        assert_eq!(registry.live(), 0);
+        assert_eq!(polls, 4, "256, 256 and 88, and a yield after each");
+    }
+
+    #[test]
+    fn what_was_taken_and_not_looked_at_goes_back() {
+        let (registry, time) = at_rest();
+        (0..600).for_each(|id| drop(open(&registry, &id.to_string(), &server())));
+        time.advance(1_800_010);
+        let mut task = Box::pin(tick(&registry, 0));
+        assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(task);
+        assert_eq!(registry.live(), 600 - 256);
+        time.advance(20);
+        run(&registry, 0);
+        assert_eq!(registry.live(), 0);
+    }
+}

@@ -98,3 +98,63 @@ impl Registry {
         }
     }
 }
+
+#[cfg(all(test, not(mcp_loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::lifecycle::{
+        closer::Terminated,
+        testing::{Answer, LIMITS, NEVER, Server, open},
+    };
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    async fn shut_down(registry: &Arc<Registry>) -> Duration {
+        let begin = Instant::now();
+        registry.shut_down(GRACE).await;
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_waits_for_what_is_in_flight_and_no_longer() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let in_flight = open(&registry, "a", &Server::new(Answer::With(Terminated::Done)));
+        let work = tokio::spawn(async move {
+            sleep(Duration::from_secs(7)).await;
+            drop(in_flight);
+        });
+        let took = shut_down(&registry).await;
+        assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(8), "{took:?}");
+        assert!(work.is_finished());
+        assert_eq!(registry.permits().used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_waits_for_its_grace_and_no_longer() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let in_flight = open(&registry, "a", &Server::new(Answer::With(Terminated::Done)));
+        assert!(shut_down(&registry).await.abs_diff(GRACE) < Duration::from_secs(1));
+        assert!(in_flight.record().word().is_closed());
+        assert_eq!(registry.stats().closed.get(CloseReason::Shutdown), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_waits_for_openings_too() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let _opening = registry.begin_now(None).unwrap();
+        assert!(registry.is_busy());
+        assert!(shut_down(&registry).await >= GRACE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_gives_a_silent_server_its_time_to_answer() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        drop(open(&registry, "a", &Server::new(Answer::Never)));
+        let took = shut_down(&registry).await;
+        assert!(took.abs_diff(LIMITS.close_timeout) < Duration::from_secs(1), "{took:?}");
+    }
+}

@@ -100,3 +100,42 @@ impl Serialize for Closed {
         map.end()
     }
 }
+
+#[cfg(all(test, not(mcp_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_reason_are_found_summed_and_listed_under_their_names() {
+        let closed = Closed::new([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(closed.total(), 45);
+        assert_eq!(closed.get(CloseReason::Idle), 1);
+        assert_eq!(closed.get(CloseReason::Shutdown), 9);
+        assert_eq!(closed.iter().count(), 9);
+        assert!(closed.iter().all(|(reason, count)| closed.get(reason) == count));
+        let json = serde_json::to_string(&closed).unwrap();
+        let expected = r#"{"idle":1,"unused":2,"lifetime":3,"client":4,"inner":5,"evicted":6,"#;
+        let expected = expected.to_owned() + r#""abandoned":7,"requested":8,"shutdown":9}"#;
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn durations_are_whole_milliseconds() {
+        let info = SessionInfo {
+            session: Fingerprint::unnamed(),
+            principal: Some("alice".into()),
+            client: None,
+            age: Duration::from_micros(1_234_567),
+            idle_for: Duration::from_millis(8),
+            in_flight: 1,
+            streams: 2,
+            requests: 3,
+        };
+        let json = serde_json::to_value(&info).unwrap();
+        assert_eq!((&json["age_ms"], &json["idle_ms"]), (&1_234.into(), &8.into()));
+        assert_eq!(
+            (&json["principal"], &json["session"]),
+            (&"alice".into(), &"000000000000".into())
+        );
+    }
+}

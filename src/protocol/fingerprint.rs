@@ -105,4 +105,15 @@ mod tests {
             assert_eq!(bad.parse::<Fingerprint>(), Err(ParseFingerprintError), "{bad:?}");
         }
     }
+
+    #[test]
+    fn a_fingerprint_is_shown_in_twelve_digits_everywhere() {
+        let mut ids = (0..64).map(|id| Fingerprint::of(&id.to_string()));
+        assert!(ids.all(|one| one.to_string().len() == 12));
+        let small = Fingerprint(0xab);
+        assert_eq!(format!("{small} {small:?}"), "0000000000ab 0000000000ab");
+        assert_eq!(serde_json::to_value(small).unwrap(), "0000000000ab");
+        assert_eq!(Fingerprint::unnamed().to_string(), "000000000000");
+        assert_eq!(ParseFingerprintError.to_string(), "a fingerprint is twelve hex digits");
+    }
 }

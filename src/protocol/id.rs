@@ -105,4 +105,14 @@ mod tests {
         assert!(!format!("{id:?}").contains("secret"));
         assert!(id.to_header().unwrap().is_sensitive());
     }
+
+    #[test]
+    fn an_id_comes_out_as_it_went_in() {
+        let id = SessionId::new("a-b~!").unwrap();
+        assert_eq!(id.as_str(), "a-b~!");
+        assert_eq!(id.to_header().unwrap(), "a-b~!");
+        assert_eq!(id.fingerprint(), Fingerprint::of("a-b~!"));
+        assert_eq!(SessionId::new("a b"), Err(Rejection::IdMalformed));
+        assert_eq!(format!("{id:?}"), format!("SessionId({})", id.fingerprint()));
+    }
 }

@@ -178,4 +178,11 @@ mod tests {
             assert_eq!(rejection.is_retryable(), status == 429 || status == 503);
         }
     }
+
+    #[test]
+    fn a_rejection_reads_as_its_message() {
+        for (rejection, ..) in WIRE {
+            assert_eq!(rejection.to_string(), rejection.message());
+        }
+    }
 }
