@@ -53,7 +53,6 @@ prop_state_machine! {
         failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel(
             "proptest-regressions",
         ))),
-        max_shrink_iters: 20_000,
         ..ProptestConfig::default()
     })]
 

@@ -73,6 +73,7 @@ impl Pair {
     pub(crate) fn apply(&mut self, operation: Operation) {
         match operation {
             Operation::Begin { who } => self.begin(self::who(who)),
+            Operation::Open { who, counts } => self.open(who, counts),
             Operation::BeginNow { who } => self.begin_now(self::who(who)),
             Operation::Leave { waiter } => {
                 if let Some(at) = pick(waiter, self.real.waiters.len()) {
@@ -164,6 +165,17 @@ impl Pair {
         let begun = self.real.begin(serial, who);
         self.hear();
         assert_eq!(begun, self.oracle.begin(serial, who), "an initialize");
+    }
+
+    fn open(&mut self, who: u8, counts: bool) {
+        let before = self.real.openings.len();
+        self.apply(Operation::Begin { who });
+        if let Some(last) = self.real.openings.len().checked_sub(1).filter(|last| *last == before) {
+            let opening = last as u8;
+            self.apply(Operation::Complete { opening, id: u8::MAX, by_layer: false, counts });
+            let guard = (self.real.guards.len() - 1) as u8;
+            self.apply(Operation::Exit { guard });
+        }
     }
 
     fn begin_now(&mut self, who: Who) {

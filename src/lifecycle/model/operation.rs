@@ -16,6 +16,11 @@ pub(crate) enum Operation {
     BeginNow {
         who: u8,
     },
+    /// All of an `initialize`: it arrives, is answered, and ends.
+    Open {
+        who: u8,
+        counts: bool,
+    },
     /// A client hangs up that waits for a place.
     Leave {
         waiter: u8,
@@ -107,8 +112,9 @@ impl Operation {
     pub(crate) fn decode([kind, a, b, c]: [u8; OPERATION]) -> Self {
         match kind & 31 | b'@' {
             b'A' => Self::Answer { telling: a, how: b },
-            b'B' | b'P' | b'_' => Self::Begin { who: a },
-            b'C' | b'V' | b'Z' => {
+            b'B' | b'Z' => Self::Begin { who: a },
+            b'P' | b'_' | b'T' => Self::Open { who: a, counts: b % 2 == 0 },
+            b'C' | b'V' => {
                 Self::Complete { opening: a, id: b, by_layer: c & 3 == 3, counts: c & 4 == 4 }
             }
             b'D' | b']' => Self::Approach { session: a, offset: b as i8 % 2, reaps: c % 2 == 0 },
@@ -133,7 +139,7 @@ impl Operation {
             b'S' => Self::Enter { session: a, stranger: true },
             b'U' => Self::Release { hold: a },
             b'W' => Self::Wait { span: span(a, b) },
-            b'X' | b'Y' | b'\\' => Self::Exit { guard: a },
+            b'X' | b'Y' | b'[' | b'\\' => Self::Exit { guard: a },
             _ => Self::Enter { session: a, stranger: false },
         }
     }

@@ -302,7 +302,7 @@ impl Oracle {
             }
             let helped = self.reclaim().iter().any(|owner| scope.is_none() || *owner == who);
             let evicts = self.config.when_full == WhenFull::EvictIdle;
-            if !helped && !(evicts && self.evict(who)) {
+            if !(helped || evicts && self.evict(who)) {
                 return Some(Err(refusal(scope)));
             }
         }
