@@ -3,6 +3,8 @@
 //! Loom explores every interleaving of a few steps; this is the other half: the whole core, optimised,
 //! on the machine's own memory model, millions of times. Sizes come from the environment.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     collections::HashSet,
     env,
@@ -98,7 +100,21 @@ trait Subject: Sync {
 
 /// Where two threads meet, without sleeping: they leave within nanoseconds of each other.
 #[derive(Default)]
-struct Gate([Line; 2]);
+struct Gate {
+    sides: [Line; 2],
+    broken: AtomicBool,
+}
+
+/// Has the other side fail too if this one does.
+struct Breaks<'a>(&'a Gate);
+
+impl Drop for Breaks<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.broken.store(true, SeqCst);
+        }
+    }
+}
 
 /// Alone on its cache line.
 #[derive(Default)]
@@ -107,9 +123,10 @@ struct Line(AtomicU64);
 
 impl Gate {
     fn meet(&self, side: usize) {
-        let mine = self.0[side].0.fetch_add(1, SeqCst) + 1;
+        let mine = self.sides[side].0.fetch_add(1, SeqCst) + 1;
         let mut spins = 0_u32;
-        while self.0[1 - side].0.load(SeqCst) < mine {
+        while self.sides[1 - side].0.load(SeqCst) < mine {
+            assert!(!self.broken.load(SeqCst), "the other side has failed");
             spins += 1;
             if spins < 500 {
                 spin_loop();
@@ -138,6 +155,7 @@ fn collide<S: Subject>(subject: &S, rounds: u64, enough: u64) -> Outcome {
     let pause = |spins: u64| (0..spins).for_each(|_| spin_loop());
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _breaks = Breaks(&gate);
             let mut dice = Dice(0x9E37_79B9);
             loop {
                 gate.meet(1);
@@ -152,6 +170,7 @@ fn collide<S: Subject>(subject: &S, rounds: u64, enough: u64) -> Outcome {
                 gate.meet(1);
             }
         });
+        let _breaks = Breaks(&gate);
         let mut dice = Dice(0x2545_F491);
         let mut last = None;
         for _ in 0..rounds {
@@ -223,7 +242,7 @@ impl Table {
 
     fn open(&self) -> Arc<Record> {
         let made = self.made.fetch_add(1, SeqCst);
-        if made % 1_024 == 0 {
+        if made.is_multiple_of(1_024) {
             // Frees what the wheel holds of sessions that are gone.
             tick(&self.registry);
         }
@@ -278,7 +297,7 @@ impl Subject for Table {
 
 #[test]
 fn of_a_request_and_the_reaper_at_the_deadline_exactly_one_wins() {
-    let rounds = size("COLLISIONS", 20_000);
+    let rounds = size("COLLISIONS", 4_000);
     let table = Table::new();
     let outcome = collide(&table, rounds, u64::MAX);
     println!("{rounds} collisions: {outcome:?}");
@@ -363,6 +382,9 @@ impl Terminate for Server {
     }
 }
 
+/// A session that others may touch.
+type Slot = (String, Arc<Tally>);
+
 /// One session, as the churn sees it.
 #[derive(Default)]
 struct Tally {
@@ -408,7 +430,7 @@ struct Churn {
     time: Mock,
     book: Arc<Book>,
     server: Arc<Server>,
-    slots: Vec<Mutex<Option<(String, Arc<Tally>)>>>,
+    slots: Vec<Mutex<Option<Slot>>>,
     reaper: Mutex<()>,
     made: AtomicU64,
     issued: AtomicU64,
@@ -454,7 +476,7 @@ impl Churn {
         let id = made.to_string();
         let name = SessionId::new(&id).unwrap();
         let fingerprint = name.fingerprint();
-        let issuer = if made % 8 == 0 { Issuer::Inner } else { Issuer::Layer };
+        let issuer = if made.is_multiple_of(8) { Issuer::Inner } else { Issuer::Layer };
         self.issued.fetch_add(u64::from(issuer == Issuer::Inner), SeqCst);
         let server: Arc<dyn Terminate> = Arc::clone(&self.server) as _;
         let in_flight = opening.complete(name, issuer, server, Exit::Stamp).unwrap();
@@ -501,7 +523,7 @@ impl Churn {
 
 #[test]
 fn sessions_that_are_made_touched_expired_and_deleted_at_once_leave_nothing() {
-    let sessions = size("CHURNS", 5_000);
+    let sessions = size("CHURNS", 2_000);
     let book: Arc<Book> = Arc::default();
     let ears = Arc::clone(&book);
     let hook: Hook = Arc::new(move |event| ears.hear(event));
