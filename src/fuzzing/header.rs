@@ -84,7 +84,7 @@ fn assert_sound(text: &str) {
     assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
     let mut headers = HeaderMap::new();
     headers.insert(SESSION_ID_HEADER, header);
-    assert!(!format!("{headers:?}").contains(text) || text.len() < 12, "an id in debug output");
+    assert_eq!(format!("{headers:?}"), r#"{"mcp-session-id": Sensitive}"#);
 }
 
 /// Only the id that is there is found, and none that a client sends is put there.
