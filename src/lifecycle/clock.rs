@@ -18,7 +18,7 @@ const LONGEST: Millis = 1 << 39;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
     mock: Option<mock::Mock>,
 }
 
@@ -26,17 +26,17 @@ impl Clock {
     pub(crate) fn new() -> Self {
         Self {
             origin: Instant::now(),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
             mock: None,
         }
     }
 
     pub(crate) fn now(self) -> Millis {
-if cfg!(all(test, mcp_loom)) {
+        if cfg!(all(test, mcp_loom)) {
             // It stands still: loom runs the same again and again, and must see the same.
             return 0;
         }
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
         if let Some(mock) = self.mock {
             return mock.now();
         }
@@ -49,7 +49,7 @@ if cfg!(all(test, mcp_loom)) {
 }
 
 /// Time that stands still until it is moved, shared by threads. Not there in production.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, not(mcp_loom)), fuzzing))]
 pub(super) mod mock {
     use std::sync::atomic::{AtomicU64, Ordering};
 

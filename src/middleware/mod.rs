@@ -22,7 +22,7 @@ mod stray;
 mod track;
 mod turns;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, not(mcp_loom)), fuzzing))]
 pub(crate) use self::replay::{LIMIT, Sniffed, sniff};
 pub use self::{
     body::SessionBody, future::ResponseFuture, layer::McpSessionLayer, options::UnknownIds,

@@ -109,7 +109,7 @@ impl Registry {
     ) -> Arc<Self> {
         let tick = tick(limits.shortest);
         Arc::new_cyclic(|me| Self {
-table: Table::with_hasher_and_shard_amount(Default::default(), SHARDS),
+            table: Table::with_hasher_and_shard_amount(Default::default(), SHARDS),
             #[cfg(all(test, mcp_loom))]
             order: Default::default(),
             clock,
