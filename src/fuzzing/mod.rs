@@ -29,7 +29,7 @@ mod tests {
     use std::{fs, path::Path};
 
     fn replay(target: &str, run: fn(&[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(target);
         let files: Vec<_> =
             fs::read_dir(&corpus).unwrap().map(|file| file.unwrap().path()).collect();
         assert!(files.len() > 5, "{} has no corpus to speak of", corpus.display());
