@@ -134,9 +134,11 @@ impl McpSessionLayer {
         self.set(|options| options.stream_lifetime = Some(lifetime))
     }
 
-    /// Writes an SSE comment into an event stream that was silent for this long, so that a dead
-    /// peer is noticed and a proxy keeps the connection. Default: off, because some servers (rmcp)
-    /// do it themselves. Only between events, and only into unencoded `text/event-stream`: put
+    /// Writes an SSE comment into an event stream that was silent for this long, so that a proxy
+    /// keeps the connection and the kernel has something to send to a peer that may be gone. When
+    /// it gives up is its own affair (a quarter of an hour; `TCP_USER_TIMEOUT` on the socket makes
+    /// it shorter): for a bound, set [`stream_lifetime`](Self::stream_lifetime). Default: off,
+    /// because some servers (rmcp) do it themselves. Only between events, and only into unencoded `text/event-stream`: put
     /// compression outside of this layer.
     pub fn heartbeat(self, every: Duration) -> Self {
         non_zero("heartbeat", every);
