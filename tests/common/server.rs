@@ -164,8 +164,7 @@ impl FakeServer {
         self.0.lock().unwrap().violations.clone()
     }
 
-    fn note(&self, request: &Request<()>, body: &Bytes) -> Presence {
-        let header = request.headers().get("mcp-session-id");
+    fn note(&self, request: &Request<()>, id: Option<String>, body: &Bytes) -> Presence {
         let session = request.extensions().get::<Session>().map(Session::fingerprint);
         let mut inner = self.0.lock().unwrap();
         if let Some(session) = session {
@@ -179,7 +178,7 @@ impl FakeServer {
         inner.seen.push(Seen {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            id: header.map(|id| id.to_str().unwrap().to_owned()),
+            id,
             body: body.clone(),
             headers: request.headers().clone(),
             session,
@@ -194,8 +193,9 @@ impl FakeServer {
             Err(_) => return plain(400, "broken body"),
         };
         let request = Request::from_parts(parts, ());
-        let presence = self.note(&request, &body);
-        let id = self.seen().last().and_then(|seen| seen.id.clone());
+        let id = request.headers().get("mcp-session-id");
+        let id = id.map(|id| id.to_str().unwrap().to_owned());
+        let presence = self.note(&request, id.clone(), &body);
         if request.uri().path() != "/mcp" {
             return plain(200, "ok");
         }
