@@ -1,7 +1,7 @@
 //! The invariants, checked while a test runs and at its end.
 //!
 //! I1 nothing is reaped with work in flight, before the absolute limit
-//! I2 an expired or closed session never reaches the server
+//! I2 no request that is sent after its session expired or closed reaches the server
 //! I3 exactly one close event for each open event
 //! I4 live + opening + closing <= cap, and all permits are back at the end
 //! I5 in-flight counters are 0 at quiescence

@@ -9,7 +9,11 @@ pub mod trace;
 
 use std::time::Duration;
 
-use axum::{Router, body::Body, middleware::map_response};
+use axum::{
+    Router,
+    body::Body,
+    middleware::{map_request, map_response},
+};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -18,7 +22,7 @@ use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
 use self::checks::Checks;
-pub use self::server::FakeServer;
+pub use self::server::{FakeServer, sent};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const IDLE: Duration = Duration::from_secs(100);
@@ -61,7 +65,7 @@ impl Watched {
         self.checks.learner()(id);
     }
 
-    /// Learns the ids in all that this answers.
+    /// Learns the ids in all that this answers, and knows when it was asked.
     pub fn learn_from(&self, app: Router) -> Router {
         let learn = self.checks.learner();
         app.layer(map_response(move |answer: Response<Body>| {
@@ -69,6 +73,7 @@ impl Watched {
             ids.iter().filter_map(|id| id.to_str().ok()).for_each(&learn);
             std::future::ready(answer)
         }))
+        .layer(map_request(async |request: Request<Body>| sent(request)))
     }
 
     pub fn events(&self) -> Vec<String> {
@@ -135,7 +140,7 @@ impl World {
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
-        let answer = self.service.clone().oneshot(request).await.unwrap();
+        let answer = self.service.clone().oneshot(sent(request)).await.unwrap();
         if let Some(id) = answer.headers().get("mcp-session-id") {
             self.watched.learn(id.to_str().unwrap());
         }
@@ -196,13 +201,12 @@ pub async fn pass(time: Duration) {
 }
 
 pub fn json_post(body: impl Into<Body>) -> Request<Body> {
-    Request::builder()
+    let request = Request::builder()
         .method(Method::POST)
         .uri("/mcp")
         .header("host", "localhost")
-        .header("content-type", "application/json")
-        .body(body.into())
-        .unwrap()
+        .header("content-type", "application/json");
+    sent(request.body(body.into()).unwrap())
 }
 
 pub fn initialize() -> Request<Body> {
@@ -239,7 +243,7 @@ pub fn with_id(mut request: Request<Body>, id: &str) -> Request<Body> {
 
 pub fn bare(method: Method) -> Request<Body> {
     let request = Request::builder().method(method).uri("/mcp").header("host", "localhost");
-    request.body(Body::empty()).unwrap()
+    sent(request.body(Body::empty()).unwrap())
 }
 
 pub fn get(id: &str) -> Request<Body> {

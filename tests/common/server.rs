@@ -15,7 +15,10 @@ use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -74,6 +77,24 @@ pub struct Seen {
     pub session: Option<Fingerprint>,
 }
 
+/// When a request was sent, in the order in which closes are heard of too.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Moment(u64);
+
+impl Moment {
+    fn now() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+/// Notes that the layer gets this request now. One that is let in just before its session closes may
+/// well reach the server after: whether it should have been is a matter of when it was sent.
+pub fn sent(mut request: Request<Body>) -> Request<Body> {
+    request.extensions_mut().insert(Moment::now());
+    request
+}
+
 #[derive(Default)]
 struct Inner {
     manners: Manners,
@@ -83,7 +104,7 @@ struct Inner {
     in_flight: HashMap<Fingerprint, usize>,
     open_bodies: usize,
     calls: usize,
-    closed: HashSet<Fingerprint>,
+    closed: HashMap<Fingerprint, Moment>,
     violations: Vec<String>,
 }
 
@@ -155,9 +176,9 @@ impl FakeServer {
         self.0.lock().unwrap().in_flight.get(&session).copied().unwrap_or(0)
     }
 
-    /// From here on a call for this session is a violation of I2.
+    /// A request for this session that is sent from here on must not come: I2.
     pub fn mark_closed(&self, session: Fingerprint) {
-        self.0.lock().unwrap().closed.insert(session);
+        self.0.lock().unwrap().closed.entry(session).or_insert_with(Moment::now);
     }
 
     pub fn violations(&self) -> Vec<String> {
@@ -166,17 +187,25 @@ impl FakeServer {
 
     fn note(&self, request: &Request<()>, id: Option<String>, body: &Bytes) -> Presence {
         let session = request.extensions().get::<Session>().map(Session::fingerprint);
+        let sent = request.extensions().get::<Moment>();
+        let method = request.method();
         let mut inner = self.0.lock().unwrap();
         if let Some(session) = session {
-            let farewell = request.method() == Method::DELETE;
-            if inner.closed.contains(&session) && !farewell {
-                inner.violations.push(format!("I2: {} of closed {session}", request.method()));
+            let closed = inner.closed.get(&session);
+            match sent {
+                Some(sent) if closed.is_some_and(|closed| closed < sent) => {
+                    inner.violations.push(format!("I2: {method} of closed {session}"));
+                }
+                // The layer's own.
+                None if method == Method::DELETE => {}
+                None => inner.violations.push(format!("nobody knows when a {method} was sent")),
+                Some(_) => {}
             }
             *inner.in_flight.entry(session).or_default() += 1;
         }
         inner.calls += 1;
         inner.seen.push(Seen {
-            method: request.method().clone(),
+            method: method.clone(),
             path: request.uri().path().to_owned(),
             id,
             body: body.clone(),
