@@ -8,11 +8,13 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Body;
 use futures_util::future::join_all;
+use http::Request;
 use mcp_session_layer::{CloseReason, McpSessionLayer, McpSessionService, Stats};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceExt, util::MapRequest};
 
 use crate::common::{
     net::{Dice, PATIENCE, ms, until},
@@ -27,9 +29,13 @@ fn multi_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-type Service = McpSessionService<FakeServer>;
+type Service = MapRequest<McpSessionService<FakeServer>, fn(Request<Body>) -> Request<Body>>;
 
-async fn send(service: &Service, request: http::Request<axum::body::Body>) -> Answer {
+fn serve(layer: &McpSessionLayer, server: &FakeServer) -> Service {
+    MapRequest::new(layer.layer(server.clone()), sent)
+}
+
+async fn send(service: &Service, request: Request<Body>) -> Answer {
     service.clone().oneshot(request).await.unwrap()
 }
 
@@ -51,7 +57,7 @@ fn a_runtime_that_dies_with_everything_in_flight_leaves_nothing_counted_on_the_n
             let server = FakeServer::default();
             let layer = McpSessionLayer::new().idle_timeout(ms(300)).unused_timeout(ms(300));
             let (layer, watched) = watch(&server, layer.max_sessions(300).close_timeout(ms(200)));
-            let service = layer.layer(server.clone());
+            let service = serve(&layer, &server);
             let first = build();
             let (unread, closing) = first.block_on(async {
                 let mut unread = Vec::new();
@@ -111,7 +117,7 @@ fn closes_that_no_runtime_told_do_not_fill_the_cap_for_ever() {
     let server = FakeServer::default();
     let layer = McpSessionLayer::new().max_sessions(3).close_timeout(ms(500));
     let (layer, watched) = watch(&server, layer);
-    let service = layer.layer(server.clone());
+    let service = serve(&layer, &server);
     let first = current_thread();
     first.block_on(async {
         for _ in 0..3 {
@@ -134,7 +140,7 @@ fn closes_that_no_runtime_told_do_not_fill_the_cap_for_ever() {
 fn a_shutdown_from_another_runtime_tells_what_the_dead_one_did_not() {
     let server = FakeServer::default();
     let (layer, watched) = watch(&server, McpSessionLayer::new());
-    let service = layer.layer(server.clone());
+    let service = serve(&layer, &server);
     let first = multi_thread();
     first.block_on(async {
         for _ in 0..200 {
@@ -158,7 +164,7 @@ fn a_shutdown_from_another_runtime_tells_what_the_dead_one_did_not() {
 fn an_initialize_whose_runtime_dies_is_refused_and_keeps_no_permit() {
     let server = FakeServer::with(|manners| manners.open_delay = ms(60_000));
     let (layer, watched) = watch(&server, McpSessionLayer::new().max_sessions(1));
-    let service = layer.layer(server.clone());
+    let service = serve(&layer, &server);
     let (first, second) = (multi_thread(), current_thread());
     let mut call = Box::pin(service.clone().oneshot(initialize()));
     first.block_on(async {
@@ -184,7 +190,7 @@ fn clones_of_a_service_on_runtimes_that_come_and_go_lose_and_leak_nothing() {
     let server = FakeServer::default();
     let layer = McpSessionLayer::new().idle_timeout(ms(60)).unused_timeout(ms(60));
     let (layer, watched) = watch(&server, layer.max_sessions(10_000));
-    let service = layer.layer(server.clone());
+    let service = serve(&layer, &server);
     let stop = Arc::new(AtomicBool::new(false));
     let visits = |seed: u64, build: fn() -> Runtime| {
         let (service, stop) = (service.clone(), Arc::clone(&stop));
@@ -199,9 +205,10 @@ fn clones_of_a_service_on_runtimes_that_come_and_go_lose_and_leak_nothing() {
                         assert_eq!(opened.status(), 200, "{opened:?}");
                         let id = opened.headers()["mcp-session-id"].to_str().unwrap().to_owned();
                         for _ in 0..dice.roll(4) {
-                            let request = match dice.roll(3) {
+                            let request = match dice.roll(4) {
                                 0 => get(&id),
-                                1 => call_with(&id, "sleep", &json!({ "ms": 30 })),
+                                1 => delete(&id),
+                                2 => call_with(&id, "sleep", &json!({ "ms": 30 })),
                                 _ => call(&id, "endless"),
                             };
                             tokio::spawn(service.clone().oneshot(request));
