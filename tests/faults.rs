@@ -14,6 +14,8 @@ mod closes;
 mod destructors;
 #[path = "faults/grenade.rs"]
 mod grenade;
+#[path = "faults/hooks.rs"]
+mod hooks;
 #[path = "faults/misuse.rs"]
 mod misuse;
 #[path = "faults/panics.rs"]

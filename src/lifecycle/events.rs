@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-use super::{principal::Principal, shield::shielded};
+use super::{cascade, principal::Principal, shield::shielded};
 use crate::protocol::{ClientInfo, Fingerprint, Rejection};
 
 /// Events a subscriber may lag behind before it misses some.
@@ -99,7 +99,8 @@ pub enum SessionEvent {
         /// What the client says of itself.
         client: Option<Box<ClientInfo>>,
     },
-    /// A session was closed. The server behind is told after this.
+    /// A session was closed. The server behind is told after this, unless a hook has closed it:
+    /// then it may be told before.
     #[non_exhaustive]
     Closed {
         /// Which session.
@@ -146,13 +147,23 @@ impl Events {
         }
     }
 
-    /// Counts, logs and hands out, in this order; never call it with a lock held.
+    /// Counts, logs and hands out, in this order; never call it with a lock held. What is emitted
+    /// inside of a hook is handed out after that hook has returned.
     pub(crate) fn emit(&self, event: SessionEvent) {
         self.count(&event);
         shielded("tracing subscriber", || log(&event));
-        for hook in &self.hooks {
-            shielded("event hook", || hook(&event));
+        if self.hooks.is_empty() {
+            return self.publish(event);
         }
+        cascade::in_turn(std::ptr::from_ref(self).addr(), event, |event| {
+            for hook in &self.hooks {
+                shielded("event hook", || hook(&event));
+            }
+            self.publish(event);
+        });
+    }
+
+    fn publish(&self, event: SessionEvent) {
         let feed = match event {
             SessionEvent::Rejected { .. } => &self.rejections,
             _ => &self.feed,

@@ -7,6 +7,7 @@
 
 mod activity;
 mod admission;
+mod cascade;
 mod clock;
 mod closer;
 #[cfg(all(test, not(mcp_loom)))]

@@ -3,13 +3,19 @@
 //! a time and decides nothing.
 
 #[cfg(not(all(test, mcp_loom)))]
-pub(super) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+pub(super) use std::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread_local,
 };
 
 #[cfg(all(test, mcp_loom))]
-pub(super) use ::loom::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+pub(super) use ::loom::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread_local,
 };

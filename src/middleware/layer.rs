@@ -256,7 +256,13 @@ impl McpSessionLayer {
 /// They run on the path of a request or in the reaper, so they must be quick. A panic is logged and
 /// ignored. A hook that keeps a [`Sessions`] keeps the layer alive.
 impl McpSessionLayer {
-    /// Calls `hook` with every [`SessionEvent`]. May be given more than once.
+    /// Calls `hook` with every [`SessionEvent`], in the thread in which it happened. May be given
+    /// more than once.
+    ///
+    /// A hook may close sessions. Events that it causes are delivered after it has returned, to
+    /// hooks and subscribers in the order in which they happened; [`Sessions::stats`] counts them
+    /// at once. Only a session that a hook has opened is told of at once, before anybody can close
+    /// it.
     pub fn on_event(self, hook: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
         self.set(|options| options.events.push(Arc::new(hook)))
     }
