@@ -170,7 +170,7 @@ impl Events {
         };
         if feed.receiver_count() > 0 {
             // Fails only when the last subscriber has just left.
-            let _ = feed.send(event);
+            shielded("waker", || drop(feed.send(event)));
         }
     }
 
@@ -201,6 +201,16 @@ impl Events {
             SessionEvent::Rejected { .. } => &self.rejected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Events {
+    /// The end of the feeds wakes who listens.
+    fn drop(&mut self) {
+        for feed in [&mut self.feed, &mut self.rejections] {
+            let last = std::mem::replace(feed, broadcast::Sender::new(1));
+            shielded("waker", || drop(last));
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, futures::Notified};
 
 use super::{
     principal::Principal,
+    shield::shielded,
     sync::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -238,7 +239,7 @@ impl Drop for Permit {
         let one = Counts::one(self.stage);
         self.permits.change(self.principal.as_ref(), |share| share.counts.0 -= one);
         self.permits.counts.fetch_sub(one, Ordering::AcqRel);
-        self.permits.released.notify_waiters();
+        shielded("waker", || self.permits.released.notify_waiters());
     }
 }
 

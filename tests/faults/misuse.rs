@@ -245,6 +245,52 @@ async fn a_waker_that_panics_keeps_no_session_from_its_end() {
     world.finish().await;
 }
 
+/// Polls it once, for somebody who panics when told that there is more.
+fn poll_for<F: Future + Unpin>(gone: &Arc<Gone>, future: &mut F) -> Poll<F::Output> {
+    future.poll_unpin(&mut Context::from_waker(&Waker::from(Arc::clone(gone))))
+}
+
+/// Those who listen for events, and those who wait for the end of a session.
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_in_the_middle_of_a_close_stops_nothing() {
+    let world = World::new(|layer| layer);
+    let id = world.open().await;
+    let gone = Arc::new(Gone(AtomicUsize::new(0)));
+    let mut subscriber = world.sessions.subscribe();
+    let mut heard = Box::pin(subscriber.recv());
+    assert!(poll_for(&gone, &mut heard).is_pending());
+    let session = world.sessions.get(&id).unwrap();
+    let mut closed = Box::pin(session.closed());
+    assert!(poll_for(&gone, &mut closed).is_pending());
+    assert!(world.sessions.close(&id));
+    assert_eq!(gone.0.load(Ordering::SeqCst), 2);
+    assert!(heard.await.is_some());
+    closed.await;
+    pass(SECOND).await;
+    assert!(!world.server.has(&id), "the server was told");
+    // Still listens for rejections, and is woken by the end of the layer.
+    world.finish().await;
+    assert_eq!(gone.0.load(Ordering::SeqCst), 3);
+}
+
+/// It waits for a place, and is woken by somebody who leaves.
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_when_a_place_is_free_is_not_the_trouble_of_who_left() {
+    let world = World::new(|layer| layer.max_sessions(2));
+    let (hung, leaves) = (world.open().await, world.open().await);
+    world.server.change(|manners| manners.delete_status = None);
+    assert!(world.sessions.close(&hung));
+    pass(SECOND).await;
+    world.server.change(|manners| manners.delete_status = Some(202));
+    let gone = Arc::new(Gone(AtomicUsize::new(0)));
+    let mut waits = Box::pin(world.send(initialize()));
+    assert!(poll_for(&gone, &mut waits).is_pending());
+    assert_eq!(world.ask(delete(&leaves)).await.status, 202);
+    assert_eq!(gone.0.load(Ordering::SeqCst), 1);
+    assert_eq!(waits.await.status(), 200);
+    world.finish().await;
+}
+
 /// A waker whose last clone does something when it is dropped, as that of a task does.
 struct Last(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 

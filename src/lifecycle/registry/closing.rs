@@ -150,7 +150,7 @@ impl Remains {
             }
             shielded("session state", || drop(state));
             if let Some(closed) = closed {
-                closed.notify_waiters();
+                shielded("waker", || closed.notify_waiters());
             }
         }
         (self.permit, self.terminate)
