@@ -152,3 +152,103 @@ fn rejection(full: Full) -> Rejection {
         Full::Principal => Rejection::TooManySessions,
     }
 }
+
+#[cfg(test)]
+#[cfg(not(mcp_loom))]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{
+        lifecycle::{
+            activity::Exit,
+            clock::mock::Mock,
+            closer::Terminated,
+            deadline::Timeouts,
+            events::CloseReason,
+            opening::Issuer,
+            registry::Limits,
+            testing::{Answer, LIMITS, NEVER, Server},
+        },
+        protocol::SessionId,
+    };
+
+    const IDLE: Timeouts = Timeouts { idle: Some(100), ..NEVER };
+
+    fn registry(clock: Mock, max_sessions: usize, when_full: WhenFull) -> Arc<Registry> {
+        let limits = Limits { max_sessions, when_full, ..LIMITS };
+        Registry::on(clock.clock(), IDLE, limits, Vec::new())
+    }
+
+    /// A session whose permit comes back as soon as it is closed, used and idle.
+    fn open(registry: &Arc<Registry>, id: &str, principal: Option<&Principal>) {
+        let opening = registry.begin_now(principal.cloned()).unwrap();
+        let server = Server::new(Answer::With(Terminated::Done));
+        let id = SessionId::new(id).unwrap();
+        drop(opening.complete(id, Issuer::Layer, server, Exit::Touch).unwrap());
+    }
+
+    fn closed(registry: &Registry) -> [u64; 2] {
+        let closed = registry.stats().closed;
+        [closed.get(CloseReason::Idle), closed.get(CloseReason::Evicted)]
+    }
+
+    #[test]
+    fn at_the_cap_what_has_expired_makes_room_for_64_and_what_is_live_does_not() {
+        static TIME: AtomicU64 = AtomicU64::new(0);
+        let clock = Mock::new(&TIME);
+        let registry = registry(clock, 100, WhenFull::Reject);
+        (0..100).for_each(|n| open(&registry, &n.to_string(), None));
+        assert_eq!(registry.begin_now(None).unwrap_err(), Rejection::TableFull);
+        clock.advance(99);
+        assert_eq!(registry.begin_now(None).unwrap_err(), Rejection::TableFull);
+        assert_eq!(closed(&registry), [0, 0]);
+        clock.advance(1);
+        let opening = registry.begin_now(None).unwrap();
+        assert_eq!(closed(&registry), [64, 0], "and no more, for the sake of who asked");
+        drop(opening);
+        (100..164).for_each(|n| open(&registry, &n.to_string(), None));
+        assert_eq!(closed(&registry), [64, 0], "there was room");
+        open(&registry, "another", None);
+        assert_eq!(closed(&registry), [100, 0], "the rest");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_principal_at_its_cap_gets_the_place_of_its_own_expired_session() {
+        static TIME: AtomicU64 = AtomicU64::new(0);
+        let clock = Mock::new(&TIME);
+        let limits = Limits { max_sessions_per_principal: Some(1), ..LIMITS };
+        let registry = Registry::on(clock.clock(), IDLE, limits, Vec::new());
+        let (alice, bob) = (Principal::from("alice"), Principal::from("bob"));
+        open(&registry, "a", Some(&alice));
+        clock.advance(50);
+        open(&registry, "b", Some(&bob));
+        let begin = |who: &Principal| registry.begin(Some(who.clone()), None).now_or_never();
+        assert_eq!(begin(&alice).unwrap().unwrap_err(), Rejection::TooManySessions);
+        clock.advance(50);
+        assert_eq!(begin(&bob).unwrap().unwrap_err(), Rejection::TooManySessions);
+        assert_eq!(closed(&registry), [1, 0], "alice's, which was in nobody's way");
+        open(&registry, "a", Some(&alice));
+        clock.advance(100);
+        assert!(begin(&alice).unwrap().is_ok(), "her own had expired");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_is_evicted_first_wherever_it_stands_in_the_table() {
+        static TIME: AtomicU64 = AtomicU64::new(0);
+        let clock = Mock::new(&TIME);
+        let registry = registry(clock, 16, WhenFull::EvictIdle);
+        for n in 0..16 {
+            open(&registry, &n.to_string(), None);
+            clock.advance(1);
+        }
+        for n in 0..16 {
+            drop(registry.begin(None, None).now_or_never().unwrap().unwrap());
+            assert!(registry.find(&n.to_string()).is_none(), "{n} was idle for longest");
+            assert_eq!(closed(&registry), [0, n + 1]);
+            open(&registry, &format!("{n}-again"), None);
+        }
+    }
+}

@@ -164,3 +164,13 @@ impl fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_session_says_so() {
+        assert_eq!(SessionClosed.to_string(), "the session is closed");
+    }
+}

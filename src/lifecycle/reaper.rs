@@ -307,6 +307,22 @@ mod tests {
     }
 
     #[test]
+    fn streams_that_are_gone_are_freed_and_those_that_are_there_are_not() {
+        let (registry, _) = at_rest();
+        let there = Arc::new(Thrice(AtomicUsize::new(0)));
+        let watch = |timed: &Arc<Thrice>| {
+            let weak: Weak<Thrice> = Arc::downgrade(timed);
+            registry.watch_timed(weak, 100_000);
+        };
+        watch(&there);
+        (0..1_030).for_each(|_| watch(&Arc::new(Thrice(AtomicUsize::new(0)))));
+        let (left, polls) = run(&registry, 0);
+        assert_eq!((left, registry.wheel().len()), (1, 1));
+        let yields = registry.wheel().slots().div_ceil(64);
+        assert_eq!(polls, 1 + yields, "others get their turn every 64 slots");
+    }
+
+    #[test]
     fn entries_that_are_alive_are_not_looked_for_again() {
         let (registry, _) = at_rest();
         open_and_close(&registry, 1_030);
