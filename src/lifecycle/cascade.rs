@@ -86,7 +86,7 @@ mod tests {
     use crate::{
         lifecycle::{
             CloseReason, Exit, Hook, Issuer, Limits, Registry, Session, Terminate, Terminated,
-            Timeouts, WhenFull,
+            Timeouts, WhenFull, clock::mock::Mock,
         },
         protocol::SessionId,
     };
@@ -113,7 +113,9 @@ mod tests {
             shortest: None,
             remember_closed: false,
         };
-        Registry::new(timeouts, limits, hooks)
+        // tokio's clock, once a test has paused it, cannot be read by a thread that is ending.
+        let clock = Mock::new(Box::leak(Box::default())).clock();
+        Registry::on(clock, timeouts, limits, hooks)
     }
 
     fn open(registry: &Arc<Registry>, id: &str) {
