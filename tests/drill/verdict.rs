@@ -10,10 +10,9 @@ use crate::{
 
 /// Under attack a p99 may be this many times what it was calm.
 const TIMES: u32 = 2;
-/// Below this, a p99 is as good as any. Three processes share two processors; a call wakes up one thread
-/// of the server and one of the client, and each may have to wait for a slice of the scheduler (some
-/// 1.5 ms) of both the others.
-const FLOOR: Duration = ms(6);
+/// Below this, a p99 is as good as any. Three processes share two processors, and whoever wakes up may
+/// have to wait for a slice of the scheduler (1.5 ms by default) of each of the others.
+const FLOOR: Duration = ms(3);
 /// Of the planned attack, in a hundred: with less, nothing is proven.
 const LEAST_SLOW: usize = 90;
 const LEAST_ANSWERS: usize = 50;
