@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "__bench")]
+#[doc(hidden)]
+pub mod bench;
 mod extract;
 #[cfg(any(fuzzing, all(test, not(mcp_loom))))]
 #[doc(hidden)]

@@ -18,7 +18,7 @@ const LONGEST: Millis = 1 << 39;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
-    #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+    #[cfg(any(all(test, not(mcp_loom)), fuzzing, feature = "__bench"))]
     mock: Option<mock::Mock>,
 }
 
@@ -26,7 +26,7 @@ impl Clock {
     pub(crate) fn new() -> Self {
         Self {
             origin: Instant::now(),
-            #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+            #[cfg(any(all(test, not(mcp_loom)), fuzzing, feature = "__bench"))]
             mock: None,
         }
     }
@@ -36,7 +36,7 @@ impl Clock {
             // It stands still: loom runs the same again and again, and must see the same.
             return 0;
         }
-        #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+        #[cfg(any(all(test, not(mcp_loom)), fuzzing, feature = "__bench"))]
         if let Some(mock) = self.mock {
             return mock.now();
         }
@@ -49,34 +49,34 @@ impl Clock {
 }
 
 /// Time that stands still until it is moved, shared by threads. Not there in production.
-#[cfg(any(all(test, not(mcp_loom)), fuzzing))]
-pub(super) mod mock {
+#[cfg(any(all(test, not(mcp_loom)), fuzzing, feature = "__bench"))]
+pub(crate) mod mock {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::{Clock, Millis};
 
     /// Time since the mock was made, of a source that moves for all who share it.
     #[derive(Clone, Copy, Debug)]
-    pub(in crate::lifecycle) struct Mock {
+    pub(crate) struct Mock {
         source: &'static AtomicU64,
         origin: Millis,
     }
 
     impl Mock {
         /// Zero is now. The source may have been used by others before.
-        pub(in crate::lifecycle) fn new(source: &'static AtomicU64) -> Self {
+        pub(crate) fn new(source: &'static AtomicU64) -> Self {
             Self { source, origin: source.load(Ordering::Acquire) }
         }
 
-        pub(in crate::lifecycle) fn now(self) -> Millis {
+        pub(crate) fn now(self) -> Millis {
             self.source.load(Ordering::Acquire) - self.origin
         }
 
-        pub(in crate::lifecycle) fn advance(self, by: Millis) {
+        pub(crate) fn advance(self, by: Millis) {
             self.source.fetch_add(by, Ordering::AcqRel);
         }
 
-        pub(in crate::lifecycle) fn clock(self) -> Clock {
+        pub(crate) fn clock(self) -> Clock {
             Clock { mock: Some(self), ..Clock::new() }
         }
     }

@@ -50,6 +50,8 @@ pub(crate) use self::{
     shield::shielded,
     streams::{Lease, OpenStream, StreamSeat, Timed},
 };
+#[cfg(feature = "__bench")]
+pub(crate) use self::{clock::mock::Mock, reaper::tick};
 pub use self::{
     events::{CloseReason, SessionEvent, SessionEvents},
     guard::Hold,

@@ -82,7 +82,7 @@ async fn run(alive: Alive, registry: Weak<Registry>) {
 }
 
 /// What is done at a tick, at whatever time the clock says it is.
-pub(super) async fn tick(registry: &Registry, floor: usize) -> usize {
+pub(crate) async fn tick(registry: &Registry, floor: usize) -> usize {
     reap(registry).await;
     let floor = compact(registry, floor).await;
     registry.closer().kick();

@@ -27,7 +27,7 @@ use super::{
 use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 
 pub(crate) struct Record {
-    pub(super) activity: Activity,
+    pub(crate) activity: Activity,
     requests: atomic::AtomicU64,
     opened_at: Millis,
     identity: OnceLock<Identity>,

@@ -165,6 +165,13 @@ impl Activity {
         !Word(self.0.swap(CLOSED, Ordering::AcqRel)).is_closed()
     }
 
+    /// The least that enter and exit can cost.
+    #[cfg(feature = "__bench")]
+    pub(crate) fn floor(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.fetch_sub(1, Ordering::AcqRel) & IN_FLIGHT
+    }
+
     fn exchange(&self, from: Word, to: Word) -> Result<(), Word> {
         self.0
             .compare_exchange_weak(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)

@@ -101,7 +101,7 @@ impl Registry {
     }
 
     /// As [`new`](Self::new), on a clock that is there already.
-    pub(super) fn on(
+    pub(crate) fn on(
         clock: Clock,
         timeouts: Timeouts,
         limits: Limits,
@@ -162,6 +162,12 @@ impl Registry {
 
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Record>> {
         self.table().get(id).map(|entry| Arc::clone(&entry.key().0))
+    }
+
+    /// What a bench compares a touch with: a lookup and two read-modify-writes.
+    #[cfg(feature = "__bench")]
+    pub(crate) fn floor_in_place(&self, id: &str) -> u64 {
+        self.table().get(id).map_or(0, |entry| entry.key().0.activity.floor())
     }
 
     pub(crate) fn was_closed(&self, id: &SessionId) -> bool {
