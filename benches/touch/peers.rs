@@ -57,6 +57,29 @@ impl Peer for Layer {
     }
 }
 
+/// The layer, if time were a number in memory that somebody else keeps up to date.
+pub struct SharedClock {
+    core: Core,
+    runtime: Runtime,
+}
+
+impl Peer for SharedClock {
+    const NAME: &str = "the layer, clock not read";
+    fn new(sessions: usize) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        Self { core: Core::on_mock_clock(sessions, IDLE), runtime }
+    }
+    fn context(&self) -> Option<EnterGuard<'_>> {
+        Some(self.runtime.enter())
+    }
+    fn open(&self, id: &str) {
+        self.core.open(id);
+    }
+    fn touch(&self, id: &str) -> u64 {
+        self.core.touch(id)
+    }
+}
+
 /// The same map and record: a lookup that hands the session out, and two read-modify-writes.
 pub struct Floor(Core);
 
