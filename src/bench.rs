@@ -9,7 +9,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use crate::{
     lifecycle::{
         Clock, CloseReason, Exit, Hook, Issuer, Limits, Mock, Principal, Registry, Session,
-        Terminate, Terminated, Timeouts, WhenFull, span, tick,
+        Terminate, Terminated, Terminator, Timeouts, WhenFull, span, tick,
     },
     protocol::{ClientInfo, SessionId},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// A registry without HTTP around it. Outside of a runtime it has no reaper: ticks are the bench's.
 pub struct Core {
     registry: Arc<Registry>,
-    server: Arc<dyn Terminate>,
+    server: Terminator,
     time: Option<Mock>,
 }
 
@@ -64,7 +64,7 @@ impl Core {
             remember_closed: false,
         };
         let registry = Registry::on(clock, timeouts, limits, Vec::<Hook>::new());
-        Self { registry, server: Arc::new(Server), time }
+        Self { registry, server: Terminator::new(Server), time }
     }
 
     pub fn advance(&self, by: Duration) {
@@ -91,8 +91,7 @@ impl Core {
     fn open_as(&self, id: &str, principal: Option<Principal>, client: Option<Box<ClientInfo>>) {
         let opening = self.registry.begin(principal, client).now_or_never();
         let (Some(Ok(opening)), Ok(id)) = (opening, SessionId::new(id)) else { return };
-        let server = Arc::clone(&self.server);
-        drop(opening.complete(id, Issuer::Layer, server, Exit::Touch));
+        drop(opening.complete(id, Issuer::Layer, self.server.clone(), Exit::Touch));
     }
 
     /// A whole touch: resolve, enter, exit. What it returns depends on what was found.

@@ -33,7 +33,7 @@ impl Registry {
         client: Option<Box<ClientInfo>>,
     ) -> Result<Opening, Rejection> {
         let permit = self.admit(principal.as_ref()).await?;
-        Ok(Opening::new(self, principal, client, permit))
+        Ok(Opening::new(self, self.owners().find(principal, client), permit))
     }
 
     /// As [`begin`](Self::begin), if there is a place without waiting.
@@ -46,7 +46,8 @@ impl Registry {
         if attempt.is_err() && !self.reclaim_expired().is_empty() {
             attempt = self.try_admit(principal.as_ref())?;
         }
-        Ok(Opening::new(self, principal, None, attempt.map_err(rejection)?))
+        let permit = attempt.map_err(rejection)?;
+        Ok(Opening::new(self, self.owners().find(principal, None), permit))
     }
 
     async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
@@ -165,7 +166,7 @@ mod tests {
         lifecycle::{
             activity::Exit,
             clock::mock::Mock,
-            closer::Terminated,
+            closer::{Terminated, Terminator},
             deadline::Timeouts,
             events::CloseReason,
             opening::Issuer,
@@ -185,7 +186,7 @@ mod tests {
     /// A session whose permit comes back as soon as it is closed, used and idle.
     fn open(registry: &Arc<Registry>, id: &str, principal: Option<&Principal>) {
         let opening = registry.begin_now(principal.cloned()).unwrap();
-        let server = Server::new(Answer::With(Terminated::Done));
+        let server = Terminator::new(Server::new(Answer::With(Terminated::Done)));
         let id = SessionId::new(id).unwrap();
         drop(opening.complete(id, Issuer::Layer, server, Exit::Touch).unwrap());
     }

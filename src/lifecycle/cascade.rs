@@ -86,7 +86,7 @@ mod tests {
     use crate::{
         lifecycle::{
             CloseReason, Exit, Hook, Issuer, Limits, Registry, Session, Terminate, Terminated,
-            Timeouts, WhenFull, clock::mock::Mock,
+            Terminator, Timeouts, WhenFull, clock::mock::Mock,
         },
         protocol::SessionId,
     };
@@ -121,7 +121,7 @@ mod tests {
     fn open(registry: &Arc<Registry>, id: &str) {
         let opening = registry.begin_now(None).unwrap();
         let id = SessionId::new(id).unwrap();
-        opening.complete(id, Issuer::Layer, Arc::new(Inner), Exit::Stamp).unwrap();
+        opening.complete(id, Issuer::Layer, Terminator::new(Inner), Exit::Stamp).unwrap();
     }
 
     fn close_all(registry: &Arc<Registry>) -> usize {

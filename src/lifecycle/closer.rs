@@ -13,7 +13,7 @@ use std::{
     fmt,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -39,6 +39,51 @@ pub(crate) trait Terminate: Send + Sync {
     fn is_at(&self, path: &str) -> bool;
 }
 
+/// Shared by a million sessions, each of which keeps one pointer instead of two.
+#[derive(Clone)]
+pub(crate) struct Terminator(Arc<Box<dyn Terminate>>);
+
+impl Terminator {
+    pub(crate) fn new(terminate: impl Terminate + 'static) -> Self {
+        Self(Arc::new(Box::new(terminate)))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakTerminator {
+        WeakTerminator(Arc::downgrade(&self.0))
+    }
+}
+
+/// A [`Terminator`] that is kept for whoever comes next, as long as a session has it.
+pub(crate) struct WeakTerminator(Weak<Box<dyn Terminate>>);
+
+impl WeakTerminator {
+    pub(crate) fn upgrade(&self) -> Option<Terminator> {
+        self.0.upgrade().map(Terminator)
+    }
+
+    pub(crate) fn is_of_use(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl<T: Terminate + ?Sized> Terminate for Arc<T> {
+    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
+        (**self).terminate(session)
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        (**self).is_at(path)
+    }
+}
+
+impl std::ops::Deref for Terminator {
+    type Target = dyn Terminate;
+
+    fn deref(&self) -> &Self::Target {
+        &**self.0
+    }
+}
+
 /// What came of telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Terminated {
@@ -53,7 +98,7 @@ pub(crate) enum Terminated {
 /// A close to be told.
 pub(super) struct Farewell {
     pub(super) session: Session,
-    pub(super) terminate: Arc<dyn Terminate>,
+    pub(super) terminate: Terminator,
     /// Given back when the telling is over.
     pub(super) permit: Option<Permit>,
     /// Set instead of a permit if there was no place to be had for the session.
@@ -298,7 +343,7 @@ mod tests {
         for id in 0..256 {
             assert!(!registry.is_swamped(), "after {id}");
             let id = crate::protocol::SessionId::new(&id.to_string()).unwrap();
-            registry.turn_away(id, Arc::clone(&server) as _);
+            registry.turn_away(id, Terminator::new(Arc::clone(&server)));
         }
         assert!(registry.is_swamped());
         tokio::time::sleep(LIMITS.close_timeout + SHORTLY).await;

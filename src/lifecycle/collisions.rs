@@ -24,7 +24,7 @@ use futures_util::future::{BoxFuture, ready};
 use super::{
     activity::Exit,
     clock::{Millis, mock::Mock},
-    closer::{Terminate, Terminated},
+    closer::{Terminate, Terminated, Terminator},
     deadline::Timeouts,
     events::{CloseReason, Hook, SessionEvent},
     guard::InFlight,
@@ -248,7 +248,7 @@ impl Table {
         }
         let opening = self.registry.begin_now(None).unwrap();
         let id = SessionId::new(&made.to_string()).unwrap();
-        let server = Arc::new(Server::default());
+        let server = Terminator::new(Server::default());
         let in_flight = opening.complete(id, Issuer::Layer, server, Exit::Touch).unwrap();
         Arc::clone(in_flight.record())
     }
@@ -478,7 +478,7 @@ impl Churn {
         let fingerprint = name.fingerprint();
         let issuer = if made.is_multiple_of(8) { Issuer::Inner } else { Issuer::Layer };
         self.issued.fetch_add(u64::from(issuer == Issuer::Inner), SeqCst);
-        let server: Arc<dyn Terminate> = Arc::clone(&self.server) as _;
+        let server = Terminator::new(Arc::clone(&self.server));
         let in_flight = opening.complete(name, issuer, server, Exit::Stamp).unwrap();
         let tally = self.book.tallies.get(&fingerprint).map(|tally| Arc::clone(&tally));
         drop(in_flight);

@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use super::{
     activity::Exit,
     clock::Millis,
-    closer::{Terminate, Terminated},
+    closer::{Terminate, Terminated, Terminator},
     deadline::Timeouts,
     events::{CloseReason, Hook, SessionEvent},
     guard::InFlight,
@@ -135,7 +135,7 @@ impl World {
 
 fn complete(opening: Opening) -> InFlight {
     let id = SessionId::new(ID).unwrap();
-    opening.complete(id, Issuer::Inner, Arc::new(Inner), Exit::Stamp).unwrap()
+    opening.complete(id, Issuer::Inner, Terminator::new(Inner), Exit::Stamp).unwrap()
 }
 
 fn delete(registry: &Arc<Registry>) -> bool {

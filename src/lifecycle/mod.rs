@@ -21,6 +21,7 @@ mod loom;
 #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
 pub(crate) mod model;
 mod opening;
+mod owner;
 mod permits;
 mod principal;
 mod reaper;
@@ -35,12 +36,13 @@ mod sync;
 #[cfg(all(test, not(mcp_loom)))]
 mod testing;
 mod tombstones;
+mod watch;
 mod wheel;
 
 pub(crate) use self::{
     activity::Exit,
     clock::{Clock, Millis, span},
-    closer::{Terminate, Terminated},
+    closer::{Terminate, Terminated, Terminator, WeakTerminator},
     deadline::Timeouts,
     events::Hook,
     guard::InFlight,

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use super::{
     activity::Exit,
-    closer::Terminate,
+    closer::Terminator,
     events::SessionEvent,
     guard::InFlight,
     handle::Session,
-    permits::{Permit, Stage},
-    principal::Principal,
+    owner::Owner,
+    permits::Permit,
     record::{Phase, Record},
     registry::Registry,
 };
-use crate::protocol::{ClientInfo, SessionId};
+use crate::protocol::SessionId;
 
 /// Who made up the id, and so who has a session to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +38,8 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    pub(super) fn new(
-        registry: &Arc<Registry>,
-        principal: Option<Principal>,
-        client: Option<Box<ClientInfo>>,
-        permit: Permit,
-    ) -> Self {
-        let record = Record::opening(registry.clock().now(), principal, client);
-        record.cold().permit = Some(permit);
+    pub(super) fn new(registry: &Arc<Registry>, owner: Arc<Owner>, permit: Permit) -> Self {
+        let record = Record::opening(registry.clock().now(), owner, Some(permit));
         Self { registry: Arc::clone(registry), record: Arc::new(record), completed: false }
     }
 
@@ -64,18 +58,12 @@ impl Opening {
         mut self,
         id: SessionId,
         issuer: Issuer,
-        terminate: Arc<dyn Terminate>,
+        terminate: Terminator,
         exit: Exit,
     ) -> Result<InFlight, Duplicate> {
         let (registry, record) = (&self.registry, &self.record);
         record.name(id, issuer);
-        {
-            let mut cold = record.cold();
-            cold.terminate = Some(terminate);
-            if let Some(permit) = &mut cold.permit {
-                permit.advance(Stage::Live);
-            }
-        }
+        record.go_live(terminate);
         if !registry.insert(record) {
             return Err(Duplicate);
         }
@@ -99,8 +87,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if !self.completed {
             self.record.activity.close();
-            let remains = self.record.cold().close();
-            remains.release();
+            self.record.end_unopened().release();
         }
     }
 }

@@ -124,8 +124,12 @@ impl Permits {
             self.change(principal, |share| share.counts.0 -= Counts::one(Stage::Opening));
             return Err(Full::Table);
         }
-        let principal = principal.cloned();
-        Ok(Permit { permits: Arc::clone(self), principal, stage: Stage::Opening })
+        Ok(Permit {
+            permits: Arc::clone(self),
+            principal: principal.cloned(),
+            stage: Stage::Opening,
+            stowed: false,
+        })
     }
 
     /// Permits out.
@@ -220,9 +224,27 @@ pub(crate) struct Permit {
     /// Set if this permit counts for a principal.
     principal: Option<Principal>,
     stage: Stage,
+    stowed: bool,
 }
 
 impl Permit {
+    /// Takes the permit apart: of a million, only the stage is kept. Whoever has it owes an
+    /// [`unstow`](Self::unstow).
+    pub(super) fn stow(mut self) -> Stage {
+        self.stowed = true;
+        self.stage
+    }
+
+    /// The permit of a session of `principal` that was stowed at `stage`.
+    pub(super) fn unstow(
+        permits: &Arc<Permits>,
+        principal: Option<&Principal>,
+        stage: Stage,
+    ) -> Self {
+        let principal = principal.filter(|_| permits.max_per_principal.is_some()).cloned();
+        Self { permits: Arc::clone(permits), principal, stage, stowed: false }
+    }
+
     pub(crate) fn advance(&mut self, to: Stage) {
         // One addition from one count to another: the sum does not move in between.
         let step = Counts::one(to).wrapping_sub(Counts::one(self.stage));
@@ -236,6 +258,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.stowed {
+            return;
+        }
         let one = Counts::one(self.stage);
         self.permits.change(self.principal.as_ref(), |share| share.counts.0 -= one);
         self.permits.counts.fetch_sub(one, Ordering::AcqRel);
@@ -307,6 +332,22 @@ mod tests {
         assert!(own.is_some() && permits.queue(Full::Principal, Some(&alice)).is_none());
         drop((first, own, closing));
         assert!(!permits.shares.contains_key(&alice));
+    }
+
+    #[test]
+    fn a_permit_that_was_stowed_counts_until_it_was_taken_out_and_dropped() {
+        for max_per_principal in [None, Some(1)] {
+            let permits = Arc::new(Permits::new(2, max_per_principal));
+            let alice = Principal::from("alice");
+            let stage = permits.acquire(Some(&alice)).unwrap().stow();
+            assert_eq!(permits.stages(), [1, 0, 0]);
+            assert_eq!(permits.acquire(Some(&alice)).is_err(), max_per_principal.is_some());
+            let mut permit = Permit::unstow(&permits, Some(&alice), stage);
+            permit.advance(Stage::Live);
+            assert_eq!(permits.stages(), [0, 1, 0]);
+            drop(permit);
+            assert_eq!((permits.used(), permits.shares.len()), (0, 0));
+        }
     }
 
     #[test]

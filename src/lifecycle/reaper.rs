@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use super::{
-    registry::{Registry, Watched},
+    registry::Registry,
     shield::shielded,
+    watch::{Due, Watched},
 };
 
 /// Looked at in one poll, so that many that are due at once do not keep others waiting.
@@ -104,10 +105,12 @@ async fn reap(registry: &Registry) {
         let Some(due) = registry.wheel().take_due(now) else {
             return;
         };
-        let mut due = Due { registry, entries: due };
-        while !due.entries.is_empty() {
+        let mut taken = Taken { registry, due };
+        let mut left = true;
+        while left {
             for _ in 0..BATCH {
-                let Some(watched) = due.entries.pop() else {
+                let Some(watched) = taken.due.next() else {
+                    left = false;
                     break;
                 };
                 // A stream may be dropped here for the last time, and its body with it.
@@ -140,14 +143,14 @@ fn look(registry: &Registry, watched: Watched) {
 }
 
 /// Taken out of the wheel and not looked at yet: goes back if the task is dropped.
-struct Due<'a> {
+struct Taken<'a> {
     registry: &'a Registry,
-    entries: Vec<Watched>,
+    due: Due,
 }
 
-impl Drop for Due<'_> {
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        for watched in self.entries.drain(..) {
+        for watched in self.due.by_ref() {
             self.registry.arm(watched, 0);
         }
     }
@@ -164,10 +167,7 @@ async fn compact(registry: &Registry, floor: usize) -> usize {
         return floor.min(len);
     }
     for slot in 0..slots {
-        registry.wheel().compact(slot, |watched| match watched {
-            Watched::Session(record) => record.strong_count() > 0,
-            Watched::Timed(timed) => timed.strong_count() > 0,
-        });
+        registry.wheel().compact(slot);
         if slot % 64 == 0 {
             tokio::task::yield_now().await;
         }

@@ -1,8 +1,9 @@
 //! What is kept of a session.
 //!
 //! The map holds it, guards hold it, and it holds nothing that points back: neither the map nor
-//! the registry. What every request reads stands first; the rest is behind a lock, and what most
-//! sessions never need behind a box.
+//! the registry. What every request reads stands first; the rest is behind a lock, what sessions
+//! have in common is shared, and what most never need is behind a box. There may be a million: a
+//! test below weighs it.
 
 use std::{
     fmt,
@@ -15,10 +16,11 @@ use tokio::sync::Notify;
 use super::{
     activity::{Activity, Word},
     clock::Millis,
-    closer::Terminate,
+    closer::Terminator,
     events::CloseReason,
     opening::Issuer,
-    permits::Permit,
+    owner::Owner,
+    permits::{Permit, Stage},
     principal::Principal,
     state::StateMap,
     streams::{Listed, OpenStream},
@@ -26,20 +28,16 @@ use super::{
 };
 use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 
+// In this order: a request finds what it needs in one line of the cache, or in two that lie together.
+#[repr(C)]
 pub(crate) struct Record {
     pub(crate) activity: Activity,
+    /// Set once, when the session is opened.
+    id: OnceLock<SessionId>,
+    owner: Arc<Owner>,
     requests: atomic::AtomicU64,
     opened_at: Millis,
-    identity: OnceLock<Identity>,
-    principal: Option<Principal>,
-    client: Option<Box<ClientInfo>>,
     cold: Mutex<Cold>,
-}
-
-/// Set once, when the session is opened.
-struct Identity {
-    id: SessionId,
-    issuer: Issuer,
 }
 
 /// Where a session is in its life, for what needs more than the word.
@@ -56,8 +54,10 @@ pub(super) enum Phase {
 /// What is used at open, at close and by streams.
 pub(super) struct Cold {
     pub(super) phase: Phase,
-    pub(super) permit: Option<Permit>,
-    pub(super) terminate: Option<Arc<dyn Terminate>>,
+    issuer: Issuer,
+    /// Of the permit, which is stowed here.
+    stage: Option<Stage>,
+    pub(super) terminate: Option<Terminator>,
     extras: Option<Box<Extras>>,
 }
 
@@ -73,43 +73,42 @@ pub(super) struct Extras {
 /// What a close takes out of the record, to be dropped without a lock held.
 pub(super) struct Remains {
     pub(super) permit: Option<Permit>,
-    pub(super) terminate: Option<Arc<dyn Terminate>>,
+    pub(super) terminate: Option<Terminator>,
     pub(super) extras: Option<Box<Extras>>,
 }
 
 impl Record {
-    pub(super) fn opening(
-        now: Millis,
-        principal: Option<Principal>,
-        client: Option<Box<ClientInfo>>,
-    ) -> Self {
+    pub(super) fn opening(now: Millis, owner: Arc<Owner>, permit: Option<Permit>) -> Self {
         Self {
             activity: Activity::opening(now),
+            id: OnceLock::new(),
+            owner,
             requests: atomic::AtomicU64::new(1),
             opened_at: now,
-            identity: OnceLock::new(),
-            principal,
-            client,
             cold: Mutex::new(Cold {
                 phase: Phase::Opening { closed_early: None },
-                permit: None,
+                issuer: Issuer::Inner,
+                stage: permit.map(Permit::stow),
                 terminate: None,
                 extras: None,
             }),
         }
     }
 
+    /// Names the session, if it has no name yet: it has one opener.
     pub(super) fn name(&self, id: SessionId, issuer: Issuer) {
-        // Named once, by the opener that owns this record.
-        let _ = self.identity.set(Identity { id, issuer });
+        let mut cold = self.cold();
+        if self.id.set(id).is_ok() {
+            cold.issuer = issuer;
+        }
     }
 
     pub(crate) fn id(&self) -> Option<&SessionId> {
-        self.identity.get().map(|identity| &identity.id)
+        self.id.get()
     }
 
     pub(crate) fn is_issued_by_layer(&self) -> bool {
-        self.identity.get().is_some_and(|identity| identity.issuer == Issuer::Layer)
+        self.cold().issuer == Issuer::Layer
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
@@ -117,11 +116,11 @@ impl Record {
     }
 
     pub(crate) fn principal(&self) -> Option<&Principal> {
-        self.principal.as_ref()
+        self.owner.principal()
     }
 
     pub(crate) fn client(&self) -> Option<&ClientInfo> {
-        self.client.as_deref()
+        self.owner.client()
     }
 
     pub(crate) fn opened_at(&self) -> Millis {
@@ -141,7 +140,7 @@ impl Record {
     }
 
     /// What the server behind is told through, while the session is open.
-    pub(crate) fn terminate(&self) -> Option<Arc<dyn Terminate>> {
+    pub(crate) fn terminate(&self) -> Option<Terminator> {
         self.cold().terminate.clone()
     }
 
@@ -175,6 +174,33 @@ impl Record {
         }
     }
 
+    /// The server behind has opened the session, and can be told of its end.
+    pub(super) fn go_live(&self, terminate: Terminator) {
+        let mut cold = self.cold();
+        cold.terminate = Some(terminate);
+        if let Some(stage) = cold.stage.take() {
+            let mut permit = self.owner.permit(stage);
+            permit.advance(Stage::Live);
+            cold.stage = Some(permit.stow());
+        }
+    }
+
+    /// Ends the last phase and hands out what the session held, unless it is still being opened: then
+    /// the opener does that, for the reason that is left behind.
+    pub(super) fn end(&self, reason: CloseReason) -> Option<Remains> {
+        let mut cold = self.cold();
+        if let Phase::Opening { closed_early } = &mut cold.phase {
+            *closed_early = Some(reason);
+            return None;
+        }
+        Some(cold.close(&self.owner))
+    }
+
+    /// The same for a session that never was open.
+    pub(super) fn end_unopened(&self) -> Remains {
+        self.cold().close(&self.owner)
+    }
+
     pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
         // No user code runs under this lock; a poisoned one is as consistent as any.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
@@ -194,14 +220,21 @@ impl Cold {
         Some(self.extras.get_or_insert_default())
     }
 
-    /// Ends the last phase and hands out what it held.
-    pub(super) fn close(&mut self) -> Remains {
+    fn close(&mut self, owner: &Owner) -> Remains {
         self.phase = Phase::Closed;
         Remains {
-            permit: self.permit.take(),
+            permit: self.stage.take().map(|stage| owner.permit(stage)),
             terminate: self.terminate.take(),
             extras: self.extras.take(),
         }
+    }
+}
+
+impl Drop for Record {
+    /// A session is closed before it is dropped. Were it not, its place would be given back here.
+    fn drop(&mut self) {
+        let cold = self.cold.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(cold.stage.take().map(|stage| self.owner.permit(stage)));
     }
 }
 
@@ -211,5 +244,15 @@ impl fmt::Debug for Record {
             .field("session", &self.fingerprint())
             .field("activity", &self.word())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(mcp_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_weighs_no_more_than_it_has_to() {
+        assert_eq!(size_of::<Record>(), 112);
     }
 }

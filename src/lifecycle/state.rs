@@ -75,10 +75,13 @@ impl fmt::Debug for State<'_> {
 #[cfg(not(mcp_loom))]
 mod tests {
     use super::*;
+    use crate::lifecycle::{owner::Owners, permits::Permits};
 
     #[test]
     fn what_was_put_in_comes_out_once_and_by_its_type() {
-        let record = Arc::new(Record::opening(0, None, None));
+        let permits = Arc::new(Permits::new(1, None));
+        let owner = Owners::new(&permits).find(None, None);
+        let record = Arc::new(Record::opening(0, owner, None));
         let state = State::new(&record);
         assert_eq!(*state.get_or_insert_with(|| 7_u32), 7);
         assert_eq!(*state.get_or_insert_with(|| 8_u32), 7);
@@ -86,7 +89,7 @@ mod tests {
         assert!(state.get::<u64>().is_none() && state.remove::<u64>().is_none());
         assert_eq!(state.remove::<u32>().as_deref(), Some(&7));
         assert!(state.get::<u32>().is_none() && state.remove::<u32>().is_none());
-        drop(record.cold().close());
+        drop(record.end_unopened());
         assert_eq!(*state.get_or_insert_with(|| 9_u32), 9);
         assert!(state.get::<u32>().is_none(), "nothing is kept of a closed session");
     }

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     activity::Exit,
-    closer::{Terminate, Terminated},
+    closer::{Terminate, Terminated, Terminator},
     deadline::Timeouts,
     guard::InFlight,
     handle::Session,
@@ -73,6 +73,6 @@ impl Terminate for Server {
 /// Opens a session that the server behind knows of.
 pub(super) fn open(registry: &Arc<Registry>, id: &str, server: &Arc<Server>) -> InFlight {
     let opening = registry.begin_now(None).unwrap();
-    let server: Arc<dyn Terminate> = Arc::clone(server) as _;
+    let server = Terminator::new(Arc::clone(server));
     opening.complete(SessionId::new(id).unwrap(), Issuer::Inner, server, Exit::Touch).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::ready,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::body::Body;
@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 
 use super::options::TerminateHook;
 use crate::{
-    lifecycle::{Session, Terminate, Terminated},
+    lifecycle::{Session, Terminate, Terminated, Terminator, WeakTerminator},
     protocol::SESSION_ID_HEADER,
 };
 
@@ -26,7 +26,14 @@ const LONGEST: usize = 4096;
 /// held for a clone only.
 pub(super) struct Origin<S> {
     service: Mutex<S>,
-    endpoints: Mutex<Vec<Weak<Endpoint>>>,
+    endpoints: Mutex<Vec<Known>>,
+}
+
+/// An endpoint that was made, by what it was made of.
+pub(super) struct Known {
+    uri: Uri,
+    host: Option<HeaderValue>,
+    endpoint: WeakTerminator,
 }
 
 impl<S> Origin<S> {
@@ -41,7 +48,7 @@ pub(super) trait Calls: Send + Sync {
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>>;
 
     /// The endpoints made so far that are still of use.
-    fn endpoints(&self) -> MutexGuard<'_, Vec<Weak<Endpoint>>>;
+    fn endpoints(&self) -> MutexGuard<'_, Vec<Known>>;
 }
 
 impl<S, B> Calls for Origin<S>
@@ -57,7 +64,7 @@ where
         })
     }
 
-    fn endpoints(&self) -> MutexGuard<'_, Vec<Weak<Endpoint>>> {
+    fn endpoints(&self) -> MutexGuard<'_, Vec<Known>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,16 +84,18 @@ impl Site {
     }
 
     /// The endpoint of this site, shared by the sessions that were opened there.
-    pub(super) fn endpoint(self, hook: Option<TerminateHook>) -> Arc<dyn Terminate> {
+    pub(super) fn endpoint(self, hook: Option<TerminateHook>) -> Terminator {
         let mut known = self.origin.endpoints();
-        let shared = known.iter().filter_map(Weak::upgrade).find(|known| known.site.is(&self));
-        if let Some(shared) = shared {
+        let shared = known.iter().find(|known| known.uri == self.uri && known.host == self.host);
+        if let Some(shared) = shared.and_then(|known| known.endpoint.upgrade()) {
             return shared;
         }
-        known.retain(|endpoint| endpoint.strong_count() > 0);
-        let endpoint = Arc::new(Endpoint { site: self.detached(), hook });
+        known.retain(|known| known.endpoint.is_of_use());
+        let site = self.detached();
+        let (uri, host) = (site.uri.clone(), site.host.clone());
+        let endpoint = Terminator::new(Endpoint { site, hook });
         if known.len() < INTERNED {
-            known.push(Arc::downgrade(&endpoint));
+            known.push(Known { uri, host, endpoint: endpoint.downgrade() });
         }
         endpoint
     }
@@ -98,10 +107,6 @@ impl Site {
         let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
         let host = self.host.as_ref().map_or(0, HeaderValue::len);
         authority + path + host > LONGEST
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.uri == other.uri && self.host == other.host
     }
 
     /// A copy of its own. What hyper parses are slices of its read buffer: a clone would keep the

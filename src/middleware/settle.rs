@@ -14,7 +14,7 @@ use super::{
     turns::Turn,
 };
 use crate::{
-    lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminate},
+    lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminator},
     protocol::{Rejection, SESSION_ID_HEADER, SessionId},
 };
 
@@ -164,15 +164,11 @@ where
 }
 
 /// Has the server behind close what it opened under ids that cannot be used, where they are ids.
-pub(super) fn turn_all_away<B>(
-    shared: &Shared,
-    response: &Response<B>,
-    endpoint: &Arc<dyn Terminate>,
-) {
+pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Terminator) {
     for value in response.headers().get_all(SESSION_ID_HEADER) {
         let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
         if let Some(id) = id.filter(|id| shared.registry.find(id.as_str()).is_none()) {
-            shared.registry.turn_away(id, Arc::clone(endpoint));
+            shared.registry.turn_away(id, endpoint.clone());
         }
     }
 }

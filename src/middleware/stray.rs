@@ -17,7 +17,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    lifecycle::{Exit, Issuer, Principal, Terminate},
+    lifecycle::{Exit, Issuer, Principal, Terminator},
     protocol::{Rejection, SESSION_ID_HEADER, SessionId},
 };
 
@@ -66,7 +66,7 @@ pub(super) fn adopt<B>(
     shared: &Arc<Shared>,
     response: Response<B>,
     principal: Option<Principal>,
-    endpoint: Arc<dyn Terminate>,
+    endpoint: Terminator,
 ) -> Settled<B>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,

@@ -3,7 +3,10 @@
 //! MCP 2025-11-25, "Session Management": an id is visible ASCII (0x21 to 0x7E) and globally
 //! unique. The length bound is ours: what is longer is refused before it is hashed.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -15,9 +18,20 @@ pub(crate) const SESSION_ID_HEADER: HeaderName = HeaderName::from_static("mcp-se
 /// Longer than any id in the field (UUIDs, 32-byte tokens in hex, short JWTs are not ids).
 const MAX_LEN: usize = 256;
 
+/// The text of a UUID, which most ids are, is 36 bytes; two more cost nothing.
+const INLINE: usize = 38;
+
 /// An id that was checked. `Debug` shows its fingerprint only: the id alone opens the session.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct SessionId(Box<str>);
+///
+/// It is compared at each request, so it stands where it is kept, if it is not too long for that.
+#[derive(Clone)]
+pub(crate) struct SessionId(Text);
+
+#[derive(Clone)]
+enum Text {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Boxed(Box<str>),
+}
 
 impl SessionId {
     /// The id of a request or response, borrowed: `None` without the header.
@@ -36,20 +50,35 @@ impl SessionId {
     /// An id from text, by the same rules.
     pub(crate) fn new(text: &str) -> Result<Self, Rejection> {
         check(text.as_bytes())?;
-        Ok(Self(text.into()))
+        let mut bytes = [0; INLINE];
+        Ok(Self(match bytes.get_mut(..text.len()) {
+            Some(room) => {
+                room.copy_from_slice(text.as_bytes());
+                Text::Inline { len: text.len() as u8, bytes }
+            }
+            None => Text::Boxed(text.into()),
+        }))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Text::Boxed(text) => text.as_bytes(),
+        }
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        // What was checked is ASCII.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.0)
+        Fingerprint::of(self.as_str())
     }
 
     /// The header value, marked sensitive so that HTTP layers outside keep it from their logs.
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
-        let mut value = HeaderValue::from_str(&self.0).ok()?;
+        let mut value = HeaderValue::from_bytes(self.as_bytes()).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -64,6 +93,20 @@ fn check(id: &[u8]) -> Result<(), Rejection> {
         Err(Rejection::IdMalformed)
     } else {
         Ok(())
+    }
+}
+
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for SessionId {}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
@@ -104,6 +147,21 @@ mod tests {
         let id = SessionId::new("very-secret").unwrap();
         assert!(!format!("{id:?}").contains("secret"));
         assert!(id.to_header().unwrap().is_sensitive());
+    }
+
+    #[test]
+    fn short_and_long_ids_are_the_same_to_everybody() {
+        let text = "!".repeat(MAX_LEN);
+        for len in [1, 36, INLINE - 1, INLINE, INLINE + 1, MAX_LEN] {
+            let id = SessionId::new(&text[..len]).unwrap();
+            assert_eq!((id.as_str(), id.as_bytes()), (&text[..len], text[..len].as_bytes()));
+            assert_eq!(id, id.clone());
+            assert_ne!(
+                id,
+                SessionId::new(&text[..len - 1]).unwrap_or(SessionId(Text::Boxed("".into())))
+            );
+        }
+        assert_eq!(size_of::<SessionId>(), 40);
     }
 
     #[test]

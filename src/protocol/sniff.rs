@@ -32,7 +32,7 @@ pub(crate) enum Message {
 /// What a client said of itself in `initialize`. Unverified: never decide on it.
 ///
 /// Every text is cut at 128 bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct ClientInfo {
     /// `params.clientInfo.name`.

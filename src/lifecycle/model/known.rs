@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Config, real::session_id};
 use crate::lifecycle::{
-    Exit, InFlight, Issuer, Registry, Session, Terminate, Terminated, deadline::Timeouts,
+    Exit, InFlight, Issuer, Registry, Session, Terminate, Terminated, Terminator,
+    deadline::Timeouts,
 };
 
 pub(crate) struct Known {
@@ -30,8 +31,12 @@ impl Default for Known {
         let config = Config { timeouts, ..Config::decode([0; super::CONFIG]) };
         let registry = Registry::new(timeouts, config.limits(), Vec::new());
         let opening = registry.begin_now(None).expect("a place");
-        let completed =
-            opening.complete(session_id(Self::ID), Issuer::Layer, Arc::new(Nobody), Exit::Touch);
+        let completed = opening.complete(
+            session_id(Self::ID),
+            Issuer::Layer,
+            Terminator::new(Nobody),
+            Exit::Touch,
+        );
         Self { registry, _in_flight: completed.expect("a free id") }
     }
 }

@@ -36,7 +36,7 @@ use self::{
 use super::{
     activity::Exit,
     clock::Millis,
-    closer::{Terminate, Terminated},
+    closer::{Terminated, Terminator},
     events::CloseReason,
     guard::InFlight,
     opening::Issuer,
@@ -136,7 +136,7 @@ impl Pair {
             Operation::TurnAway { id } => {
                 if self.oracle.strays() < 30 {
                     let id = self.id(id);
-                    let terminate: Arc<dyn Terminate> = Arc::clone(&self.real.server) as _;
+                    let terminate = Terminator::new(Arc::clone(&self.real.server));
                     self.real.registry.turn_away(session_id(&id), terminate);
                     self.oracle.turned_away(id);
                 }
@@ -215,7 +215,7 @@ impl Pair {
         let (serial, opening) = self.real.openings.remove(at);
         let issuer = if by_layer { Issuer::Layer } else { Issuer::Inner };
         let exit = if counts { Exit::Touch } else { Exit::Stamp };
-        let terminate: Arc<dyn Terminate> = Arc::clone(&self.real.server) as _;
+        let terminate = Terminator::new(Arc::clone(&self.real.server));
         let completed = opening.complete(session_id(&id), issuer, terminate, exit);
         self.hear();
         let expected = self.oracle.completed(serial, &id, by_layer);

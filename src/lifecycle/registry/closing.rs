@@ -7,12 +7,12 @@ use crate::{
     lifecycle::{
         activity::Word,
         clock::Millis,
-        closer::{Farewell, Terminate},
+        closer::{Farewell, Terminator},
         deadline::Verdict,
         events::{CloseReason, SessionEvent},
         opening::Issuer,
         permits::{Permit, Stage},
-        record::{Extras, Phase, Record, Remains},
+        record::{Extras, Record, Remains},
         shield::shielded,
     },
     protocol::SessionId,
@@ -80,14 +80,7 @@ impl Registry {
         reason: CloseReason,
         tell: bool,
     ) {
-        let mut remains = {
-            let mut cold = record.cold();
-            if let Phase::Opening { closed_early } = &mut cold.phase {
-                *closed_early = Some(reason);
-                return;
-            }
-            cold.close()
-        };
+        let Some(mut remains) = record.end(reason) else { return };
         let Some(id) = record.id() else { return };
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
@@ -122,11 +115,11 @@ impl Registry {
 
     /// Tells the server behind that a session it opened is not wanted: there was no place for it,
     /// or its id cannot be used.
-    pub(crate) fn turn_away(&self, id: SessionId, terminate: Arc<dyn Terminate>) {
-        let record = Record::opening(self.clock.now(), None, None);
+    pub(crate) fn turn_away(&self, id: SessionId, terminate: Terminator) {
+        let record = Record::opening(self.clock.now(), self.owners.find(None, None), None);
         record.name(id, Issuer::Inner);
         record.activity.close();
-        drop(record.cold().close());
+        drop(record.end_unopened());
         let session = self.handle(&Arc::new(record));
         let stray = Some(self.closer.stray());
         self.closer.push(Farewell { session, terminate, permit: None, stray });
@@ -142,7 +135,7 @@ impl Registry {
 
 impl Remains {
     /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
-    pub(in crate::lifecycle) fn release(self) -> (Option<Permit>, Option<Arc<dyn Terminate>>) {
+    pub(in crate::lifecycle) fn release(self) -> (Option<Permit>, Option<Terminator>) {
         if let Some(extras) = self.extras {
             let Extras { state, streams, closed, .. } = *extras;
             for stream in streams.into_iter().filter_map(|(_, one)| one.stream.upgrade()) {

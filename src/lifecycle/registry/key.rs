@@ -13,26 +13,26 @@ use crate::{lifecycle::record::Record, protocol::SessionId};
 pub(super) struct Key(pub(super) Arc<Record>);
 
 impl Key {
-    fn as_str(&self) -> &str {
-        self.0.id().map_or("", SessionId::as_str)
+    fn as_bytes(&self) -> &[u8] {
+        self.0.id().map_or(&[], SessionId::as_bytes)
     }
 }
 
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        self.as_str()
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.as_bytes() == other.as_bytes()
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     events::{Events, Hook},
     guard::InFlight,
     handle::Session,
+    owner::Owners,
     permits::{Permits, WhenFull},
     principal::Principal,
     reaper::Reaper,
@@ -38,13 +39,20 @@ use super::{
     streams::Timed,
     sync::{AtomicU8, Ordering},
     tombstones::Tombstones,
-    wheel::Wheel,
+    watch::{Watch, Watched},
 };
 use crate::protocol::{Rejection, SessionId};
 
-/// Locks held by a scan are short with many shards, and 512 of them are 64 KiB. A model that makes a
-/// table for each of 10,000 sequences, and scans it after each operation, does with fewer.
-const SHARDS: usize = if cfg!(any(test, fuzzing)) { 16 } else { 512 };
+/// So many sessions, at the cap, share a lock of the table, which a scan, or the shard's growth, holds
+/// for as long as it takes to look at them.
+const SESSIONS_A_SHARD: usize = 512;
+
+/// A shard is 128 bytes: from 8 KiB for a small cap to half a byte a session for a million. A model that
+/// makes a table for each of 10,000 sequences, and scans it after each operation, does with fewer.
+fn shards(max_sessions: usize) -> usize {
+    let least = if cfg!(any(test, fuzzing)) { 16 } else { 64 };
+    max_sessions.div_ceil(SESSIONS_A_SHARD).next_power_of_two().clamp(least, 4_096)
+}
 
 /// The bounds of a registry.
 #[derive(Clone, Debug)]
@@ -67,13 +75,6 @@ pub(super) enum Mode {
     ShutDown = 2,
 }
 
-/// What the wheel looks at.
-#[derive(Clone)]
-pub(super) enum Watched {
-    Session(Weak<Record>),
-    Timed(Weak<dyn Timed>),
-}
-
 type Table = DashMap<Key, (), foldhash::fast::RandomState>;
 
 pub(crate) struct Registry {
@@ -84,9 +85,10 @@ pub(crate) struct Registry {
     timeouts: Timeouts,
     limits: Limits,
     permits: Arc<Permits>,
+    owners: Owners,
     events: Events,
     closer: Arc<Closer>,
-    wheel: Mutex<Wheel<Watched>>,
+    wheel: Mutex<Watch>,
     reaper: Arc<Reaper>,
     tombstones: Option<Tombstones>,
     mode: AtomicU8,
@@ -108,16 +110,22 @@ impl Registry {
         hooks: Vec<Hook>,
     ) -> Arc<Self> {
         let tick = tick(limits.shortest);
+        let permits =
+            Arc::new(Permits::new(limits.max_sessions, limits.max_sessions_per_principal));
         Arc::new_cyclic(|me| Self {
-            table: Table::with_hasher_and_shard_amount(Default::default(), SHARDS),
+            table: Table::with_hasher_and_shard_amount(
+                Default::default(),
+                shards(limits.max_sessions),
+            ),
             #[cfg(all(test, mcp_loom))]
             order: Default::default(),
             clock,
             timeouts,
-            permits: Arc::new(Permits::new(limits.max_sessions, limits.max_sessions_per_principal)),
+            owners: Owners::new(&permits),
+            permits,
             events: Events::new(hooks),
             closer: Arc::new(Closer::new(limits.close_timeout)),
-            wheel: Mutex::new(Wheel::new(tick)),
+            wheel: Mutex::new(Watch::new(tick)),
             reaper: Arc::new(Reaper::new()),
             tombstones: limits.remember_closed.then(Tombstones::default),
             mode: AtomicU8::new(Mode::Serving as u8),
@@ -145,6 +153,10 @@ impl Registry {
         &self.permits
     }
 
+    pub(super) fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
     pub(super) fn closer(&self) -> &Arc<Closer> {
         &self.closer
     }
@@ -161,13 +173,13 @@ impl Registry {
     }
 
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Record>> {
-        self.table().get(id).map(|entry| Arc::clone(&entry.key().0))
+        self.table().get(id.as_bytes()).map(|entry| Arc::clone(&entry.key().0))
     }
 
     /// What a bench compares a touch with: a lookup and two read-modify-writes.
     #[cfg(feature = "__bench")]
     pub(crate) fn floor_in_place(&self, id: &str) -> u64 {
-        self.table().get(id).map_or(0, |entry| entry.key().0.activity.floor())
+        self.table().get(id.as_bytes()).map_or(0, |entry| entry.key().0.activity.floor())
     }
 
     pub(crate) fn was_closed(&self, id: &SessionId) -> bool {
@@ -242,14 +254,14 @@ impl Registry {
     }
 
     fn remove(&self, id: &SessionId, record: &Arc<Record>) {
-        self.table().remove_if(id.as_str(), |key, ()| Arc::ptr_eq(&key.0, record));
+        self.table().remove_if(id.as_bytes(), |key, ()| Arc::ptr_eq(&key.0, record));
     }
 
     /// Has the reaper look at the session when its time may be up.
     pub(super) fn watch(&self, record: &Arc<Record>) {
         if let Some(at) = self.look_at(record) {
             self.expect_expiry(at);
-            self.arm(Watched::Session(Arc::downgrade(record)), at);
+            self.arm(Watched::session(record), at);
         }
         self.reaper.ensure(&self.me);
         // Closes may come from outside of any runtime: this one will do.
@@ -287,7 +299,7 @@ impl Registry {
         *reclaim_at = at.min(*reclaim_at);
     }
 
-    pub(super) fn wheel(&self) -> MutexGuard<'_, Wheel<Watched>> {
+    pub(super) fn wheel(&self) -> MutexGuard<'_, Watch> {
         self.wheel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -318,15 +330,6 @@ impl Registry {
 /// coarser than a person notices.
 fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
-}
-
-impl fmt::Debug for Watched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Session(_) => "Session",
-            Self::Timed(_) => "Timed",
-        })
-    }
 }
 
 impl fmt::Debug for Registry {
