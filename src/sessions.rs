@@ -45,20 +45,20 @@ impl Sessions {
 
     /// The session with this id. Does not count as activity.
     pub fn get(&self, id: &str) -> Option<Session> {
-        self.registry.find(id).map(|record| self.registry.handle(&record))
+        self.registry.find(id).map(|record| Session::of(&record))
     }
 
     /// The session that logs, events and listings show under this name. Walks the table.
     pub fn find(&self, session: Fingerprint) -> Option<Session> {
         let records = self.registry.records();
         let record = records.iter().find(|record| record.fingerprint() == session)?;
-        Some(self.registry.handle(record))
+        Some(Session::of(record))
     }
 
     /// Every session, as it is now: a copy without ids that can be printed or serialized.
     pub fn list(&self) -> Vec<SessionInfo> {
         let records = self.registry.records();
-        records.iter().map(|record| self.registry.handle(record).info()).collect()
+        records.iter().map(|record| Session::of(record).info()).collect()
     }
 
     /// Counts over the whole layer. Walks the table.

@@ -2,19 +2,18 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{activity::Exit, clock::Clock, record::Record};
+use super::{activity::Exit, record::Record};
 
 /// One request, stream or piece of work in flight.
 pub(crate) struct InFlight {
     record: Arc<Record>,
-    clock: Clock,
     exit: Exit,
 }
 
 impl InFlight {
     /// For a count that [`Activity::enter`](super::activity::Activity::enter) has already taken.
-    pub(super) fn admitted(record: Arc<Record>, clock: Clock, exit: Exit) -> Self {
-        Self { record, clock, exit }
+    pub(super) fn admitted(record: Arc<Record>, exit: Exit) -> Self {
+        Self { record, exit }
     }
 
     pub(crate) fn record(&self) -> &Arc<Record> {
@@ -29,7 +28,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.record.activity.exit(self.exit, || self.clock.now());
+        self.record.activity.exit(self.exit, || self.record.home().clock.now());
     }
 }
 

@@ -1,10 +1,6 @@
 //! The handle to one session, for handlers and operators.
 
-use std::{
-    fmt,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -30,8 +26,6 @@ use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 #[derive(Clone)]
 pub struct Session {
     record: Arc<Record>,
-    registry: Weak<Registry>,
-    clock: Clock,
 }
 
 /// The session is closed or has expired.
@@ -48,8 +42,16 @@ impl fmt::Display for SessionClosed {
 impl std::error::Error for SessionClosed {}
 
 impl Session {
-    pub(super) fn new(record: Arc<Record>, registry: Weak<Registry>, clock: Clock) -> Self {
-        Self { record, registry, clock }
+    pub(crate) fn of(record: &Arc<Record>) -> Self {
+        Self { record: Arc::clone(record) }
+    }
+
+    fn clock(&self) -> Clock {
+        self.record.home().clock
+    }
+
+    fn registry(&self) -> Option<Arc<Registry>> {
+        self.record.home().registry.upgrade()
     }
 
     /// The id, as in `Mcp-Session-Id`. `None` only while `initialize` is being answered: the
@@ -79,7 +81,7 @@ impl Session {
 
     /// When `initialize` arrived, on tokio's clock.
     pub fn opened_at(&self) -> Instant {
-        self.clock.instant(self.record.opened_at())
+        self.clock().instant(self.record.opened_at())
     }
 
     /// Since the last request ended; zero while one is in flight, as inside a handler, and once
@@ -89,7 +91,7 @@ impl Session {
         if word.is_closed() || word.in_flight() > 0 {
             return Duration::ZERO;
         }
-        Duration::from_millis(self.clock.now().saturating_sub(word.last_activity()))
+        Duration::from_millis(self.clock().now().saturating_sub(word.last_activity()))
     }
 
     /// Typed values that live as long as the session.
@@ -117,7 +119,7 @@ impl Session {
     ///
     /// [`SessionClosed`] if there is nothing left to hold.
     pub fn hold(&self) -> Result<Hold, SessionClosed> {
-        let registry = self.registry.upgrade().ok_or(SessionClosed)?;
+        let registry = self.registry().ok_or(SessionClosed)?;
         // Not a use: a handler may hold the session while `initialize` is being answered.
         let held = registry.hold(Arc::clone(&self.record), Exit::Stamp);
         held.map(Hold::new).map_err(|_| SessionClosed)
@@ -136,7 +138,7 @@ impl Session {
     /// Closes the session (reason [`Requested`](CloseReason::Requested)): its streams end, its next
     /// request is a 404, the server behind is told. False if it was closed already.
     pub fn close(&self) -> bool {
-        let registry = self.registry.upgrade();
+        let registry = self.registry();
         registry.is_some_and(|registry| registry.close(&self.record, CloseReason::Requested))
     }
 
@@ -146,7 +148,10 @@ impl Session {
             session: self.fingerprint(),
             principal: self.principal().cloned(),
             client: self.client().cloned(),
-            age: self.clock.instant(self.clock.now()).saturating_duration_since(self.opened_at()),
+            age: self
+                .clock()
+                .instant(self.clock().now())
+                .saturating_duration_since(self.opened_at()),
             idle_for: self.idle_for(),
             in_flight: self.record.word().in_flight(),
             streams: self.record.streams(),

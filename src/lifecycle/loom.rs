@@ -231,7 +231,7 @@ fn what_is_held_is_not_reaped_and_what_is_reaped_is_not_held() {
         let world = World::new(Some(0));
         let opened = world.open();
         let record = Arc::clone(opened.record());
-        let session = world.registry.handle(&record);
+        let session = Session::of(&record);
         let handler = thread::spawn(move || match session.hold() {
             Ok(_held) => assert!(!session.is_closed(), "reaped while held"),
             Err(_) => assert!(session.is_closed(), "refused while open"),

@@ -45,7 +45,7 @@ impl Opening {
 
     /// The handle, without an id as yet.
     pub(crate) fn session(&self) -> Session {
-        self.registry.handle(&self.record)
+        Session::of(&self.record)
     }
 
     /// Gives the session its id before it is open, where that is known.
@@ -79,7 +79,7 @@ impl Opening {
             self.registry.tear_down(&self.record, reason, true);
         }
         self.registry.close_if_shut_down(&self.record);
-        Ok(InFlight::admitted(Arc::clone(&self.record), self.registry.clock(), exit))
+        Ok(InFlight::admitted(Arc::clone(&self.record), exit))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Who opened a session.
 //!
 //! Sessions of one principal and one client program have it in common, so it is kept once for all of
-//! them, with the permits that their places come from: of a million records each is a pointer.
+//! them, with the permits that their places come from and the way back to the registry: of a million
+//! records each has one pointer.
 
 use std::{
     collections::HashMap,
@@ -10,8 +11,10 @@ use std::{
 };
 
 use super::{
+    clock::Clock,
     permits::{Permit, Permits, Stage},
     principal::Principal,
+    registry::Registry,
 };
 use crate::protocol::ClientInfo;
 
@@ -21,12 +24,25 @@ const SLACK: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Owner {
-    permits: Arc<Permits>,
+    home: Home,
     principal: Option<Principal>,
     client: Option<ClientInfo>,
 }
 
+/// What all sessions of a registry have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    /// Weak: a session that somebody keeps does not keep the others.
+    pub(super) registry: Weak<Registry>,
+    pub(super) permits: Arc<Permits>,
+    pub(super) clock: Clock,
+}
+
 impl Owner {
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
     pub(super) fn principal(&self) -> Option<&Principal> {
         self.principal.as_ref()
     }
@@ -37,14 +53,14 @@ impl Owner {
 
     /// The permit that was stowed at this stage.
     pub(super) fn permit(&self, stage: Stage) -> Permit {
-        Permit::unstow(&self.permits, self.principal(), stage)
+        Permit::unstow(&self.home.permits, self.principal(), stage)
     }
 }
 
 /// The owners of the sessions that there are.
 #[derive(Debug)]
 pub(super) struct Owners {
-    permits: Arc<Permits>,
+    home: Home,
     /// What clients say of themselves is hashed with a key they do not know.
     hasher: RandomState,
     known: Mutex<Known>,
@@ -58,9 +74,8 @@ struct Known {
 }
 
 impl Owners {
-    pub(super) fn new(permits: &Arc<Permits>) -> Self {
-        let (hasher, known) = (RandomState::new(), Mutex::default());
-        Self { permits: Arc::clone(permits), hasher, known }
+    pub(super) fn new(home: Home) -> Self {
+        Self { home, hasher: RandomState::new(), known: Mutex::default() }
     }
 
     /// The owner that is this principal with this client, shared with their other sessions.
@@ -80,11 +95,17 @@ impl Owners {
             known.owners.retain(|_, owner| owner.strong_count() > 0);
             known.alive = known.owners.len();
         }
-        let permits = Arc::clone(&self.permits);
-        let owner = Arc::new(Owner { permits, principal, client });
+        let owner = Arc::new(Owner { home: self.home.clone(), principal, client });
         known.owners.insert(hash, Arc::downgrade(&owner));
         owner
     }
+}
+
+/// Of sessions without a registry.
+#[cfg(all(test, not(mcp_loom)))]
+pub(super) fn nowhere() -> Owners {
+    let permits = Arc::new(Permits::new(1, None));
+    Owners::new(Home { registry: Weak::new(), permits, clock: Clock::new() })
 }
 
 #[cfg(all(test, not(mcp_loom)))]
@@ -97,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_same_principal_with_the_same_client_is_one_owner_and_others_are_others() {
-        let owners = Owners::new(&Arc::new(Permits::new(1, None)));
+        let owners = nowhere();
         let find = |who: Option<&str>, program| owners.find(who.map(Into::into), program);
         let alice = find(Some("alice"), client("inspector"));
         assert!(Arc::ptr_eq(&alice, &find(Some("alice"), client("inspector"))));
@@ -116,7 +137,7 @@ mod tests {
 
     #[test]
     fn owners_without_sessions_are_forgotten_and_those_with_some_are_not() {
-        let owners = Owners::new(&Arc::new(Permits::new(1, None)));
+        let owners = nowhere();
         let find = |n: usize| owners.find(Some(n.to_string().as_str().into()), None);
         let held: Vec<_> = (0..100).map(find).collect();
         (100..10_000).for_each(|n| drop(find(n)));

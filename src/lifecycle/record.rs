@@ -19,7 +19,7 @@ use super::{
     closer::Terminator,
     events::CloseReason,
     opening::Issuer,
-    owner::Owner,
+    owner::{Home, Owner},
     permits::{Permit, Stage},
     principal::Principal,
     state::StateMap,
@@ -121,6 +121,10 @@ impl Record {
 
     pub(crate) fn client(&self) -> Option<&ClientInfo> {
         self.owner.client()
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        self.owner.home()
     }
 
     pub(crate) fn opened_at(&self) -> Millis {

@@ -21,7 +21,7 @@ use super::{
     track::Track,
 };
 use crate::{
-    lifecycle::Principal,
+    lifecycle::{Principal, Session},
     protocol::{ClientInfo, Era, Message, Rejection, SessionId},
 };
 
@@ -85,7 +85,7 @@ where
         let registry = Arc::clone(&self.shared.registry);
         if let Ok(in_flight) = registry.enter(id.as_str(), principal.as_ref()) {
             drop(turn);
-            let session = registry.handle(in_flight.record());
+            let session = Session::of(in_flight.record());
             let track = match Track::begin(&self.shared, in_flight, &request) {
                 Ok(track) => track,
                 Err(why) => return Ok(self.shared.reject(why)),

@@ -8,7 +8,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tower::Service;
 
@@ -17,7 +17,7 @@ use super::{
     options::UnknownIds, shared::Shared, stray::Stray, track::Track,
 };
 use crate::{
-    lifecycle::{CloseReason, InFlight, Principal},
+    lifecycle::{CloseReason, InFlight, Principal, Session},
     protocol::{Era, Rejection, SESSION_ID_HEADER, SessionId},
 };
 
@@ -84,10 +84,16 @@ where
             // has checked.
             request.headers_mut().remove(SESSION_ID_HEADER);
         }
-        if request.headers().contains_key(SESSION_ID_HEADER) {
-            self.with_id(request)
-        } else {
-            self.without_id(request, era)
+        // Who asks is found out only where there is something to ask for.
+        let has_owner =
+            self.shared.identifies() && request.headers().contains_key(SESSION_ID_HEADER);
+        let (principal, request) =
+            if has_owner { self.shared.identify(request) } else { (None, request) };
+        match self.resolve(&request, principal.as_ref()) {
+            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
+            Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
+            Ok(Resolved::Absent) => self.without_id(request, era),
+            Err(why) => self.refuse(why),
         }
     }
 }
@@ -97,6 +103,8 @@ enum Resolved {
     Live(InFlight),
     /// Never seen here, and the server behind may know it.
     Unknown(SessionId),
+    /// There is none.
+    Absent,
 }
 
 impl<S, B> McpSessionService<S>
@@ -110,29 +118,19 @@ where
         ResponseFuture::answered(self.shared.reject(why))
     }
 
-    fn with_id(&mut self, request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
-        let (principal, request) = self.shared.identify(request);
-        match self.resolve(request.method(), request.headers(), principal.as_ref()) {
-            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
-            Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
-            Err(why) => self.refuse(why),
-        }
-    }
-
     fn resolve(
         &self,
-        method: &Method,
-        headers: &HeaderMap,
+        request: &Request<Body>,
         principal: Option<&Principal>,
     ) -> Result<Resolved, Rejection> {
-        let id = SessionId::read(headers)?.ok_or(Rejection::IdMissing)?;
+        let Some(id) = SessionId::read(request.headers())? else { return Ok(Resolved::Absent) };
         let registry = &self.shared.registry;
         let lost = match registry.enter(id, principal) {
             Ok(in_flight) => return Ok(Resolved::Live(in_flight)),
             Err(lost) => lost,
         };
         // Who could not own the session is not told that it may be there.
-        let may_ask = [Method::GET, Method::POST, Method::DELETE].contains(method)
+        let may_ask = [Method::GET, Method::POST, Method::DELETE].contains(request.method())
             && lost == Rejection::SessionNotFound
             && self.shared.options.unknown_ids == UnknownIds::Forward
             && self.shared.may_open(principal).is_ok()
@@ -156,7 +154,7 @@ where
             *response.status_mut() = StatusCode::NO_CONTENT;
             return ResponseFuture::answered(response);
         }
-        let session = self.shared.registry.handle(in_flight.record());
+        let session = Session::of(in_flight.record());
         match Track::begin(&self.shared, in_flight, &request) {
             Err(why) => self.refuse(why),
             Ok(track) => {

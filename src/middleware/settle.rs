@@ -173,11 +173,10 @@ pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint
     }
 }
 
-/// Keeps the id out of the logs of HTTP layers outside.
-pub(super) fn mark_secret<B>(response: &mut Response<B>) {
-    if let Some(id) = response.headers_mut().get_mut(SESSION_ID_HEADER) {
-        id.set_sensitive(true);
-    }
+/// Keeps the id out of the logs of HTTP layers outside. False if there is none.
+pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
+    let id = response.headers_mut().get_mut(SESSION_ID_HEADER);
+    id.map(|id| id.set_sensitive(true)).is_some()
 }
 
 /// Whether this can be the answer to an `initialize`: JSON, an event stream, or untyped.

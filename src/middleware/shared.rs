@@ -45,6 +45,11 @@ impl Shared {
         paths.is_empty() || paths.iter().any(|managed| covers(managed, path))
     }
 
+    /// Whether anybody asks who sent a request.
+    pub(super) fn identifies(&self) -> bool {
+        self.options.identify.is_some()
+    }
+
     /// Who sent the request, if anybody asks. The hook wants `Parts`, so the request is taken
     /// apart and put together again, but only where there is a hook.
     pub(super) fn identify<T>(&self, request: Request<T>) -> (Option<Principal>, Request<T>) {

@@ -29,6 +29,8 @@ pub(super) struct Slot<B> {
     clock: Clock,
     /// When the stream is cut for its age.
     ends_at: Option<Millis>,
+    /// Whether it has a heartbeat.
+    beats: bool,
     inner: Mutex<Inner<B>>,
 }
 
@@ -58,8 +60,9 @@ where
         heartbeat: Option<Heartbeat>,
         list: impl FnOnce(Weak<dyn OpenStream>) -> Option<Lease>,
     ) -> Option<Arc<Self>> {
+        let beats = heartbeat.is_some();
         let inner = Inner { state: State::Here(body), lease: None, heartbeat, waker: None };
-        let slot = Arc::new(Self { clock, ends_at, inner: Mutex::new(inner) });
+        let slot = Arc::new(Self { clock, ends_at, beats, inner: Mutex::new(inner) });
         let weak: Weak<Self> = Arc::downgrade(&slot);
         let lease = list(weak)?;
         let unwanted = {
@@ -81,11 +84,13 @@ where
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let Some(mut body) = self.take_out(cx) else {
+        let Some((mut body, known)) = self.take_out() else {
             return Poll::Ready(None);
         };
         // A body that panics is over: whoever keeps its response keeps nothing of the session.
         let mut unwinding = Unwinding(Some(self));
+        let waker = known.filter(|known| known.will_wake(cx.waker()));
+        let waker = waker.unwrap_or_else(|| cx.waker().clone());
         let polled = Pin::new(&mut body).poll_frame(cx);
         let over = match &polled {
             Poll::Ready(None | Some(Err(_))) => true,
@@ -97,8 +102,9 @@ where
             drop(self.end());
             return polled;
         }
-        match self.put_back(body) {
-            Ok(()) => self.heed(polled),
+        match self.put_back(body, waker) {
+            Ok(()) if self.beats => self.heed(polled),
+            Ok(()) => polled,
             // Cut while it was away: whatever it just said, the session is closed.
             Err(body) => {
                 shielded("response body", || drop(body));
@@ -158,33 +164,34 @@ impl<B> Slot<B> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_out(&self, cx: &Context<'_>) -> Option<B> {
-        let waker = cx.waker().clone();
-        let (body, replaced) = {
-            let mut inner = self.inner();
-            match mem::replace(&mut inner.state, State::Away) {
-                State::Here(body) => (Some(body), inner.waker.replace(waker)),
-                State::Away | State::Ended => {
-                    inner.state = State::Ended;
-                    (None, None)
-                }
+    /// The body, and who was to be woken for it: while it is out, its own poll sees to what happens.
+    fn take_out(&self) -> Option<(B, Option<Waker>)> {
+        let mut inner = self.inner();
+        match mem::replace(&mut inner.state, State::Away) {
+            State::Here(body) => Some((body, inner.waker.take())),
+            State::Away | State::Ended => {
+                inner.state = State::Ended;
+                None
             }
-        };
-        // The last of a task may be its waker, and with the task goes whatever it holds.
-        drop(replaced);
-        body
+        }
     }
 
     /// Gives the body back to the caller if it is not wanted any more.
-    fn put_back(&self, body: B) -> Result<(), B> {
-        let mut inner = self.inner();
-        match inner.state {
-            State::Ended => Err(body),
-            State::Here(_) | State::Away => {
-                inner.state = State::Here(body);
-                Ok(())
+    fn put_back(&self, body: B, waker: Waker) -> Result<(), B> {
+        // The last of a task may be its waker, and with the task goes whatever it holds: neither is
+        // dropped under the lock.
+        let replaced = {
+            let mut inner = self.inner();
+            match inner.state {
+                State::Ended => return Err(body),
+                State::Here(_) | State::Away => {
+                    inner.state = State::Here(body);
+                    inner.waker.replace(waker)
+                }
             }
-        }
+        };
+        drop(replaced);
+        Ok(())
     }
 
     /// Ends the slot and hands out what it held, to be dropped without the lock.

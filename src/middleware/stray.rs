@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Exit, Issuer, Principal, Terminator},
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
 pub(super) struct Stray {
@@ -46,8 +46,7 @@ impl Stray {
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { shared, site, principal } = self;
-        mark_secret(&mut response);
-        let has_id = response.headers().contains_key(SESSION_ID_HEADER);
+        let has_id = mark_secret(&mut response);
         if !has_id || !response.status().is_success() {
             return Settled::plain(response);
         }

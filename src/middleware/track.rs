@@ -61,7 +61,7 @@ impl Track {
     {
         let Self { shared, in_flight, seat, ending } = self;
         let status = response.status();
-        mark_secret(&mut response);
+        let has_id = mark_secret(&mut response);
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
             return response.map(SessionBody::plain);
         }
@@ -78,7 +78,7 @@ impl Track {
             }
             _ => {}
         }
-        if has_another_id(&response, in_flight.record()) {
+        if has_id && has_another_id(&response, in_flight.record()) {
             let record = in_flight.record();
             if let Some(terminate) = record.terminate() {
                 let principal = record.principal().cloned();

@@ -39,6 +39,7 @@ use super::{
     closer::{Terminated, Terminator},
     events::CloseReason,
     guard::InFlight,
+    handle::Session,
     opening::Issuer,
     registry::Mode,
     streams::{Lease, OpenStream, StreamSeat},
@@ -447,7 +448,7 @@ impl Pair {
         }
         let mut found = BTreeMap::new();
         for record in self.real.registry.records() {
-            let session = self.real.registry.handle(&record);
+            let session = Session::of(&record);
             let info = session.info();
             let idle = info.idle_for.as_millis() as Millis;
             let seen = (info.in_flight, info.requests, info.streams, idle);

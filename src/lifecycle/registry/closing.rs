@@ -10,6 +10,7 @@ use crate::{
         closer::{Farewell, Terminator},
         deadline::Verdict,
         events::{CloseReason, SessionEvent},
+        handle::Session,
         opening::Issuer,
         permits::{Permit, Stage},
         record::{Extras, Record, Remains},
@@ -103,7 +104,7 @@ impl Registry {
         let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
         let told = tell && !kept && !record.is_issued_by_layer();
         if let Some(terminate) = terminate.filter(|_| told) {
-            let session = self.handle(record);
+            let session = Session::of(record);
             self.closer.push(Farewell { session, terminate, permit, stray: None });
         }
     }
@@ -120,7 +121,7 @@ impl Registry {
         record.name(id, Issuer::Inner);
         record.activity.close();
         drop(record.end_unopened());
-        let session = self.handle(&Arc::new(record));
+        let session = Session::of(&Arc::new(record));
         let stray = Some(self.closer.stray());
         self.closer.push(Farewell { session, terminate, permit: None, stray });
     }

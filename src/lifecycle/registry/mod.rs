@@ -30,8 +30,7 @@ use super::{
     deadline::{Timeouts, Verdict},
     events::{Events, Hook},
     guard::InFlight,
-    handle::Session,
-    owner::Owners,
+    owner::{Home, Owners},
     permits::{Permits, WhenFull},
     principal::Principal,
     reaper::Reaper,
@@ -121,7 +120,11 @@ impl Registry {
             order: Default::default(),
             clock,
             timeouts,
-            owners: Owners::new(&permits),
+            owners: Owners::new(Home {
+                registry: me.clone(),
+                permits: Arc::clone(&permits),
+                clock,
+            }),
             permits,
             events: Events::new(hooks),
             closer: Arc::new(Closer::new(limits.close_timeout)),
@@ -159,10 +162,6 @@ impl Registry {
 
     pub(super) fn closer(&self) -> &Arc<Closer> {
         &self.closer
-    }
-
-    pub(crate) fn handle(&self, record: &Arc<Record>) -> Session {
-        Session::new(Arc::clone(record), self.me.clone(), self.clock)
     }
 
     fn table(&self) -> &Table {
@@ -218,7 +217,7 @@ impl Registry {
     /// Holds a session that is already at hand.
     pub(super) fn hold(&self, record: Arc<Record>, exit: Exit) -> Result<InFlight, Rejection> {
         match record.activity.enter(|word| self.is_expired(&record, word)) {
-            Enter::Admitted => Ok(InFlight::admitted(record, self.clock, exit)),
+            Enter::Admitted => Ok(InFlight::admitted(record, exit)),
             Enter::Saturated => Err(Rejection::TooManyRequests),
             Enter::Closed => Err(Rejection::SessionNotFound),
             Enter::Expired(_) => {
