@@ -109,7 +109,13 @@ async fn message(State(server): State<Server>, session: Option<Session>, body: B
     let number = |name: &str| message["params"][name].as_u64().unwrap_or(0);
     let mut result = json!({});
     match message["method"].as_str() {
-        Some("initialize") => sleep(ms(server.delay.load(Ordering::SeqCst) as u64)).await,
+        Some("initialize") => {
+            // As long as the delay is now, not as it was: a test may hold all back, and let them go.
+            let begin = Instant::now();
+            while begin.elapsed() < ms(server.delay.load(Ordering::SeqCst) as u64) {
+                sleep(ms(2)).await;
+            }
+        }
         Some("sleep") => sleep(ms(number("ms"))).await,
         Some("count") => {
             let Some(session) = session else {
@@ -369,7 +375,7 @@ async fn one_connection_carries_many_sessions_and_mistakes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_hang_up_before_initialize_is_answered_leave_nothing() {
     let stage = Stage::new(McpSessionLayer::new()).await;
-    stage.server.delay.store(500, Ordering::SeqCst);
+    stage.server.delay.store(60_000, Ordering::SeqCst);
     let mut wires = Vec::new();
     for _ in 0..100 {
         let mut wire = stage.wire().await;
@@ -384,12 +390,13 @@ async fn clients_that_hang_up_before_initialize_is_answered_leave_nothing() {
             _ => wire.half_close().await,
         }
     }
+    sleep(ms(500)).await;
+    stage.server.delay.store(0, Ordering::SeqCst);
     until("nothing is left", ms(2000), async || {
         let stats = stage.sessions.stats();
         stats.live + stats.opening + stats.closing == 0
     })
     .await;
-    stage.server.delay.store(0, Ordering::SeqCst);
     stage.assert_serves().await;
     let stats = stage.finish().await;
     assert_eq!((stats.opened, stats.closed.get(CloseReason::Abandoned)), (101, 100));
@@ -835,20 +842,21 @@ async fn over_http2_a_client_that_resets_its_stream_leaves_nothing() {
     let stage = Stage::new(McpSessionLayer::new().idle_timeout(ms(300))).await;
     let http = http2();
     // The stream of `initialize`: the session is abandoned.
-    stage.server.delay.store(300, Ordering::SeqCst);
+    stage.server.delay.store(60_000, Ordering::SeqCst);
     let mut opening = JoinSet::new();
     for _ in 0..50 {
         opening.spawn(http.request(stage.h2(Method::POST, "/mcp", None, INITIALIZE)));
     }
     until("all are opening", PATIENCE, async || stage.sessions.stats().opening == 50).await;
     opening.shutdown().await;
+    sleep(ms(300)).await;
+    stage.server.delay.store(0, Ordering::SeqCst);
     until("nothing is left", ms(2000), async || {
         let stats = stage.sessions.stats();
         stats.live + stats.opening + stats.closing == 0
     })
     .await;
     assert_eq!(stage.sessions.stats().closed.get(CloseReason::Abandoned), 50);
-    stage.server.delay.store(0, Ordering::SeqCst);
 
     // A GET stream: the session is idle from then on. The connection lives.
     let id = stage.open_h2(&http).await;
