@@ -60,7 +60,8 @@ struct Touched {
 }
 
 fn sessions() -> Touched {
-    let (core, ids, runtime) = (Core::new(10_000, Duration::from_secs(1_800)), Ids::new(1_000), runtime());
+    let (core, ids, runtime) =
+        (Core::new(10_000, Duration::from_secs(1_800)), Ids::new(1_000), runtime());
     {
         let _context = runtime.enter();
         ids.iter().for_each(|id| core.open(id));

@@ -77,10 +77,10 @@ where
     let holds = holds && (!is_get || shared.options.streams_hold);
     let in_flight = Some(in_flight).filter(|_| holds);
     let (registry, clock) = (&shared.registry, shared.registry.clock());
-    let now = clock.now();
     let lifetime = shared.stream_lifetime.filter(|_| is_get);
-    let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime));
-    let heartbeat = shared.heartbeat.and_then(|every| Heartbeat::of(&parts.headers, every, now));
+    let ends_at = lifetime.map(|lifetime| clock.now().saturating_add(lifetime));
+    let beat = |every| Heartbeat::of(&parts.headers, every, clock.now());
+    let heartbeat = shared.heartbeat.and_then(beat);
     let list = |stream| Lease::list(&record, stream, in_flight, seat);
     let slot = Slot::open(body, clock, ends_at, heartbeat, list)?;
     if let Some(at) = slot.first_look() {

@@ -87,8 +87,10 @@ where
         // Who asks is found out only where there is something to ask for.
         let has_owner =
             self.shared.identifies() && request.headers().contains_key(SESSION_ID_HEADER);
-        let (principal, request) =
-            if has_owner { self.shared.identify(request) } else { (None, request) };
+        let mut principal = None;
+        if has_owner {
+            (principal, request) = self.shared.identify(request);
+        }
         match self.resolve(&request, principal.as_ref()) {
             Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
             Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),

@@ -44,7 +44,7 @@ impl SessionId {
             return Err(Rejection::IdRepeated);
         }
         check(value.as_bytes())?;
-        value.to_str().map(Some).map_err(|_| Rejection::IdMalformed)
+        std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Rejection::IdMalformed)
     }
 
     /// An id from text, by the same rules.
@@ -89,7 +89,8 @@ fn check(id: &[u8]) -> Result<(), Rejection> {
         Err(Rejection::IdEmpty)
     } else if id.len() > MAX_LEN {
         Err(Rejection::IdTooLong)
-    } else if !id.iter().all(u8::is_ascii_graphic) {
+    // To the end in any case: many bytes at a time take less time than one less.
+    } else if !id.iter().fold(true, |fine, byte| fine & byte.is_ascii_graphic()) {
         Err(Rejection::IdMalformed)
     } else {
         Ok(())
@@ -154,7 +155,7 @@ mod tests {
         let text = "!".repeat(MAX_LEN);
         for len in [1, 36, INLINE - 1, INLINE, INLINE + 1, MAX_LEN] {
             let id = SessionId::new(&text[..len]).unwrap();
-            assert_eq!((id.as_str(), id.as_bytes()), (&text[..len], text[..len].as_bytes()));
+            assert_eq!((id.as_str(), id.as_bytes()), (&text[..len], &text.as_bytes()[..len]));
             assert_eq!(id, id.clone());
             assert_ne!(
                 id,
