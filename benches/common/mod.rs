@@ -57,12 +57,23 @@ pub fn folder() -> PathBuf {
     folder
 }
 
+/// A ratio needs more decimals than a count.
+fn short(figure: f64) -> String {
+    if figure.abs() < 10.0 { format!("{figure:.3}") } else { format!("{figure:.1}") }
+}
+
 /// Keeps the rows of one topic for the report, and shows them.
 pub fn save(topic: &str, rows: &[Row]) {
     for row in rows {
         println!(
-            "{topic}: {} | {} | {} sessions | {:.1} ({:.1} to {:.1}) {}",
-            row.subject, row.case, row.sessions, row.median, row.low, row.high, row.metric
+            "{topic}: {} | {} | {} sessions | {} ({} to {}) {}",
+            row.subject,
+            row.case,
+            row.sessions,
+            short(row.median),
+            short(row.low),
+            short(row.high),
+            row.metric
         );
     }
     fs::write(folder().join(format!("{topic}.json")), serde_json::to_vec_pretty(rows).unwrap())
