@@ -1,5 +1,7 @@
 //! What this process has had of the processor, and which part of it it may have.
 
+#![allow(dead_code, reason = "each bench uses its part")]
+
 use std::time::Duration;
 
 /// Of all threads, in user code and in the kernel.
