@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(unreachable_pub, reason = "`pub` is as far as a program reaches")]
+#![allow(clippy::disallowed_methods, reason = "the time measured here is the system's")]
 
 #[path = "../common/mod.rs"]
 mod common;
