@@ -49,7 +49,11 @@ pub const FAMILIES: [&[Subject]; 2] = [
         Subject::new(false, Behind::NoOp),
         Subject::new(false, Behind::Layer),
     ],
-    &[Subject::new(true, Behind::Nothing), Subject::new(true, Behind::Layer)],
+    &[
+        Subject::new(true, Behind::Nothing),
+        Subject::new(true, Behind::NoOp),
+        Subject::new(true, Behind::Layer),
+    ],
 ];
 
 impl Subject {
