@@ -36,7 +36,12 @@ impl Row {
         let mut runs = runs.to_vec();
         assert!(!runs.is_empty(), "nothing measured of {subject}, {case}");
         runs.sort_by(f64::total_cmp);
-        let at = |share: f64| runs[((runs.len() - 1) as f64 * share).round() as usize];
+        // Between two runs where none is at the place: an upper one would flatter or slander.
+        let at = |share: f64| {
+            let place = (runs.len() - 1) as f64 * share;
+            let (below, above) = (runs[place.floor() as usize], runs[place.ceil() as usize]);
+            below + (above - below) * place.fract()
+        };
         Self {
             subject: subject.to_owned(),
             case: case.to_owned(),
