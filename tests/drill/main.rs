@@ -7,8 +7,9 @@
 //!
 //! Three processes: the server (rmcp behind the layer, set up as in the production example), one
 //! hundred well-behaved clients with names of their own, and the attacker, whom the operating system gives
-//! what the others leave of the processor. In each round the clients are measured calm, and then
-//! under attack.
+//! what the others leave of the processor. In each round the clients are measured calm, while another
+//! server (a fourth process) is attacked, and while theirs is: what the second takes is the
+//! machine's, and only what the third takes on top of it is their server's.
 
 #![allow(clippy::unwrap_used, reason = "a program that cannot go on has failed")]
 #![allow(unreachable_pub, reason = "`pub` is as far as a program reaches")]
@@ -94,6 +95,9 @@ async fn drill(rounds: usize, span: Duration, plant: Option<Plant>) -> Verdict {
     let open = descriptors(server.pid());
     let addr = at.mcp.to_string();
     let mut attacker = Program::start(&["attacker", &addr], Some(NICENESS));
+    let (_decoy, elsewhere) = Program::server(&setup(None)).await;
+    let elsewhere = elsewhere.mcp.to_string();
+    let mut feint = Program::start(&["attacker", &elsewhere], Some(NICENESS));
     let clients = Clients::start(at.mcp);
     sleep(ms(1000)).await;
     drop(clients.take());
@@ -105,12 +109,18 @@ async fn drill(rounds: usize, span: Duration, plant: Option<Plant>) -> Verdict {
         || measured.len() < 2 * rounds && verdict::is_slow(&measured).next().is_some()
     {
         let calm = phase(&clients, span).await;
+        feint.say("attack").await;
+        let elsewhere = phase(&clients, span).await;
+        feint.say("stop").await;
+        drop(feint.line().await);
+        sleep(ms(500)).await;
+        drop(clients.take());
         attacker.say("attack").await;
         let attacked = phase(&clients, span).await;
         let figures = Figures::ask(at.ops).await;
         attacker.say("stop").await;
         let done = serde_json::from_str(&attacker.line().await).unwrap();
-        let round = Round { calm, attacked, done, live: figures.live };
+        let round = Round { calm, elsewhere, attacked, done, live: figures.live };
         round.print();
         measured.push(round);
         // What an attack leaves behind is not calm.
@@ -118,6 +128,7 @@ async fn drill(rounds: usize, span: Duration, plant: Option<Plant>) -> Verdict {
         drop(clients.take());
     }
     attacker.say("end").await;
+    feint.say("end").await;
     let end = clients.end().await;
     let deadline = Instant::now() + PATIENCE;
     let mut rest = Figures::ask(at.ops).await;
