@@ -3,6 +3,7 @@
 //! Ids are random, and which is next depends on what the last touch found, so that nothing can be
 //! fetched ahead. Beside the layer stand the least that it could cost, and what others would build.
 
+#![allow(clippy::disallowed_methods, reason = "a bench measures the time of a clock")]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(unreachable_pub, reason = "`pub` is as far as a program reaches")]
 
