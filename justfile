@@ -29,8 +29,10 @@ examples:
 quickstart:
     cargo run --example quickstart --locked
 
-bench:
-    cargo bench --locked
+# All that is measured, and then BENCHMARKS.md with its plots: on a machine that has nothing else to do.
+# `just bench touch reap` runs only those.
+bench *names:
+    benches/run {{names}}
 
 # Licences, bans and sources of the dependencies; advisories need the network.
 deny:

@@ -67,8 +67,18 @@ fn short(figure: f64) -> String {
     if figure.abs() < 10.0 { format!("{figure:.3}") } else { format!("{figure:.1}") }
 }
 
-/// Keeps the rows of one topic for the report, and shows them.
+/// Keeps the rows of one topic for the report, and shows them. Those of a try-out are not kept.
 pub fn save(topic: &str, rows: &[Row]) {
+    show(topic, rows);
+    if is_test() {
+        return;
+    }
+    fs::write(folder().join(format!("{topic}.json")), serde_json::to_vec_pretty(rows).unwrap())
+        .unwrap();
+}
+
+/// Shows them.
+pub fn show(topic: &str, rows: &[Row]) {
     for row in rows {
         println!(
             "{topic}: {} | {} | {} sessions | {} ({} to {}) {}",
@@ -81,8 +91,6 @@ pub fn save(topic: &str, rows: &[Row]) {
             row.metric
         );
     }
-    fs::write(folder().join(format!("{topic}.json")), serde_json::to_vec_pretty(rows).unwrap())
-        .unwrap();
 }
 
 /// The rows of one topic, if it was measured.
