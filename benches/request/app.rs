@@ -1,5 +1,7 @@
 //! An axum app that answers JSON or a short event stream, and what is put around it.
 
+#![allow(dead_code, reason = "each bench uses its part")]
+
 use std::{
     convert::Infallible,
     pin::Pin,
