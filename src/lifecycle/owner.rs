@@ -5,10 +5,12 @@
 //! records each has one pointer.
 
 use std::{
-    collections::HashMap,
+    fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
+
+use dashmap::DashMap;
 
 use super::{
     clock::Clock,
@@ -18,13 +20,12 @@ use super::{
 };
 use crate::protocol::ClientInfo;
 
-/// Owners that may be gone are looked for when there are twice as many as there were the last time,
-/// and this many more.
-const SLACK: usize = 64;
-
 #[derive(Debug)]
 pub(super) struct Owner {
     home: Home,
+    /// Where it is known, and under which hash.
+    directory: Arc<Directory>,
+    hash: u64,
     principal: Option<Principal>,
     client: Option<ClientInfo>,
 }
@@ -57,25 +58,26 @@ impl Owner {
     }
 }
 
-/// The owners of the sessions that there are.
+/// The owners of the sessions that there are, by their hash. Two with one hash are not told apart, but
+/// compared: the second replaces the first, which then is not found again.
+type Known = DashMap<u64, Weak<Owner>, foldhash::fast::RandomState>;
+
+struct Directory(Known);
+
+/// Makes owners, and finds them again.
 #[derive(Debug)]
 pub(super) struct Owners {
     home: Home,
     /// What clients say of themselves is hashed with a key they do not know.
     hasher: RandomState,
-    known: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    owners: HashMap<u64, Weak<Owner>>,
-    /// How many were alive the last time that was asked.
-    alive: usize,
+    directory: Arc<Directory>,
 }
 
 impl Owners {
-    pub(super) fn new(home: Home) -> Self {
-        Self { home, hasher: RandomState::new(), known: Mutex::default() }
+    /// With so many locks.
+    pub(super) fn new(home: Home, shards: usize) -> Self {
+        let known = Known::with_hasher_and_shard_amount(Default::default(), shards);
+        Self { home, hasher: RandomState::new(), directory: Arc::new(Directory(known)) }
     }
 
     /// The owner that is this principal with this client, shared with their other sessions.
@@ -86,18 +88,28 @@ impl Owners {
     ) -> Arc<Owner> {
         let client = client.map(|client| *client);
         let hash = self.hasher.hash_one((&principal, &client));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = known.owners.get(&hash).and_then(Weak::upgrade);
+        let known = &self.directory.0;
+        // The lock is let go of before the owner is: its last drop takes it again.
+        let shared = known.get(&hash).and_then(|owner| owner.upgrade());
         if let Some(shared) = shared.filter(|it| it.principal == principal && it.client == client) {
             return shared;
         }
-        if known.owners.len() > 2 * known.alive + SLACK {
-            known.owners.retain(|_, owner| owner.strong_count() > 0);
-            known.alive = known.owners.len();
-        }
-        let owner = Arc::new(Owner { home: self.home.clone(), principal, client });
-        known.owners.insert(hash, Arc::downgrade(&owner));
+        let (home, directory) = (self.home.clone(), Arc::clone(&self.directory));
+        let owner = Arc::new(Owner { home, directory, hash, principal, client });
+        known.insert(hash, Arc::downgrade(&owner));
         owner
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.directory.0.remove_if(&self.hash, |_, owner| owner.strong_count() == 0);
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Directory").field(&self.0.len()).finish()
     }
 }
 
@@ -105,7 +117,7 @@ impl Owners {
 #[cfg(all(test, not(mcp_loom)))]
 pub(super) fn nowhere() -> Owners {
     let permits = Arc::new(Permits::new(1, None));
-    Owners::new(Home { registry: Weak::new(), permits, clock: Clock::new() })
+    Owners::new(Home { registry: Weak::new(), permits, clock: Clock::new() }, 2)
 }
 
 #[cfg(all(test, not(mcp_loom)))]
@@ -140,8 +152,29 @@ mod tests {
         let owners = nowhere();
         let find = |n: usize| owners.find(Some(n.to_string().as_str().into()), None);
         let held: Vec<_> = (0..100).map(find).collect();
-        (100..10_000).for_each(|n| drop(find(n)));
-        assert!(owners.known.lock().unwrap().owners.len() <= 2 * held.len() + SLACK + 1);
+        (100..1_000).for_each(|n| drop(find(n)));
+        assert_eq!(owners.directory.0.len(), 100);
         assert!(held.iter().enumerate().all(|(n, owner)| Arc::ptr_eq(owner, &find(n))));
+        drop(held);
+        assert_eq!(owners.directory.0.len(), 0);
+    }
+
+    #[test]
+    fn an_owner_that_was_replaced_leaves_the_other_where_it_is() {
+        let owners = nowhere();
+        let alice = owners.find(Some("alice".into()), None);
+        // As if both had one hash.
+        let other = Arc::new(Owner {
+            home: owners.home.clone(),
+            directory: Arc::clone(&owners.directory),
+            hash: alice.hash,
+            principal: None,
+            client: None,
+        });
+        owners.directory.0.insert(alice.hash, Arc::downgrade(&other));
+        let another = owners.find(Some("alice".into()), None);
+        assert!(!Arc::ptr_eq(&alice, &another), "what is found by its hash is compared");
+        drop((alice, other));
+        assert!(Arc::ptr_eq(&another, &owners.find(Some("alice".into()), None)));
     }
 }

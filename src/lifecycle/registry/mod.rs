@@ -108,23 +108,19 @@ impl Registry {
         limits: Limits,
         hooks: Vec<Hook>,
     ) -> Arc<Self> {
-        let tick = tick(limits.shortest);
+        let (tick, shards) = (tick(limits.shortest), shards(limits.max_sessions));
         let permits =
             Arc::new(Permits::new(limits.max_sessions, limits.max_sessions_per_principal));
         Arc::new_cyclic(|me| Self {
-            table: Table::with_hasher_and_shard_amount(
-                Default::default(),
-                shards(limits.max_sessions),
-            ),
+            table: Table::with_hasher_and_shard_amount(Default::default(), shards),
             #[cfg(all(test, mcp_loom))]
             order: Default::default(),
             clock,
             timeouts,
-            owners: Owners::new(Home {
-                registry: me.clone(),
-                permits: Arc::clone(&permits),
-                clock,
-            }),
+            owners: Owners::new(
+                Home { registry: me.clone(), permits: Arc::clone(&permits), clock },
+                shards,
+            ),
             permits,
             events: Events::new(hooks),
             closer: Arc::new(Closer::new(limits.close_timeout)),
