@@ -64,14 +64,14 @@ pub(super) fn carry<B>(
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
+    if response.body().is_end_stream() {
+        return Some(response.map(SessionBody::plain));
+    }
+    if response.body().size_hint().exact().is_some() {
+        let in_flight = Some(in_flight).filter(|_| holds);
+        return Some(response.map(|body| SessionBody { kind: Kind::Inline { body, in_flight } }));
+    }
     let (parts, body) = response.into_parts();
-    if body.is_end_stream() {
-        return Some(Response::from_parts(parts, SessionBody::plain(body)));
-    }
-    if body.size_hint().exact().is_some() {
-        let kind = Kind::Inline { body, in_flight: Some(in_flight).filter(|_| holds) };
-        return Some(Response::from_parts(parts, SessionBody { kind }));
-    }
     let record = Arc::clone(in_flight.record());
     let is_get = seat.is_some();
     let holds = holds && (!is_get || shared.options.streams_hold);
