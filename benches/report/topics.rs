@@ -70,7 +70,7 @@ const KNOWN: &[Known] = &[
         &[],
         &[
             ("", "requests a second"),
-            ("", "µs, latency, 99th percentile"),
+            ("", "µs of latency, 99th percentile"),
             ("", "µs of processor time a request"),
         ],
     ),

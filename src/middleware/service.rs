@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     lifecycle::{CloseReason, InFlight, Principal, Session},
-    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionId, is_there},
+    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionId},
 };
 
 /// The service that [`McpSessionLayer`](crate::McpSessionLayer) makes around an MCP server.
@@ -82,10 +82,11 @@ where
         if era == Era::Modern {
             // A server that goes by the id and not by the version must not see one that nobody
             // has checked.
-            request.headers_mut().remove(&SESSION_ID_HEADER);
+            request.headers_mut().remove(SESSION_ID_HEADER);
         }
         // Who asks is found out only where there is something to ask for.
-        let has_owner = self.shared.identifies() && is_there(request.headers(), &SESSION_ID_HEADER);
+        let has_owner =
+            self.shared.identifies() && request.headers().contains_key(SESSION_ID_HEADER);
         let mut principal = None;
         if has_owner {
             (principal, request) = self.shared.identify(request);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminator},
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId, is_there},
+    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
 };
 
 /// What is known of a session before the server behind has answered.
@@ -103,7 +103,7 @@ impl Birth {
         match opened {
             Ok((in_flight, header)) => {
                 // Also where it is there: ours is marked as a secret.
-                response.headers_mut().insert(&SESSION_ID_HEADER, header);
+                response.headers_mut().insert(SESSION_ID_HEADER, header);
                 hand_over(&shared, response, in_flight, None, false)
             }
             Err(rejection) => Settled::nothing(shared.reject(rejection)),
@@ -165,7 +165,7 @@ where
 
 /// Has the server behind close what it opened under ids that cannot be used, where they are ids.
 pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Terminator) {
-    for value in response.headers().get_all(&SESSION_ID_HEADER) {
+    for value in response.headers().get_all(SESSION_ID_HEADER) {
         let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
         if let Some(id) = id.filter(|id| shared.registry.find(id.as_str()).is_none()) {
             shared.registry.turn_away(id, endpoint.clone());
@@ -175,10 +175,7 @@ pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint
 
 /// Keeps the id out of the logs of HTTP layers outside. False if there is none.
 pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
-    if !is_there(response.headers(), &SESSION_ID_HEADER) {
-        return false;
-    }
-    let id = response.headers_mut().get_mut(&SESSION_ID_HEADER);
+    let id = response.headers_mut().get_mut(SESSION_ID_HEADER);
     id.map(|id| id.set_sensitive(true)).is_some()
 }
 

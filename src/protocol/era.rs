@@ -2,10 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::header::values;
-
 /// The header that names the revision a request was written for.
-static VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The first revision without sessions.
 const FIRST_MODERN: &[u8; 10] = b"2026-07-28";
@@ -28,7 +26,7 @@ pub(crate) enum Era {
 impl Era {
     /// Reads the era off the headers. Absent is legacy: the first revisions had no such header.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        match values(headers, &VERSION_HEADER).next().map(HeaderValue::as_bytes) {
+        match headers.get(VERSION_HEADER).map(HeaderValue::as_bytes) {
             Some(version) if is_modern(version) => Self::Modern,
             Some(version) if !LEGACY.contains(&version) => Self::Unknown,
             _ => Self::Legacy,
@@ -62,7 +60,7 @@ mod tests {
     fn era(version: Option<&str>) -> Era {
         let mut headers = HeaderMap::new();
         if let Some(version) = version {
-            headers.insert(&VERSION_HEADER, version.parse().unwrap());
+            headers.insert(VERSION_HEADER, version.parse().unwrap());
         }
         Era::of(&headers)
     }
@@ -98,7 +96,7 @@ mod tests {
             "２０２６-07-28",
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(&VERSION_HEADER, HeaderValue::from_bytes(odd.as_bytes()).unwrap());
+            headers.insert(VERSION_HEADER, HeaderValue::from_bytes(odd.as_bytes()).unwrap());
             assert_eq!(Era::of(&headers), Era::Unknown, "{odd:?}");
         }
     }

@@ -10,10 +10,10 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Fingerprint, Rejection, header::values};
+use super::{Fingerprint, Rejection};
 
 /// `Mcp-Session-Id`.
-pub(crate) static SESSION_ID_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) const SESSION_ID_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Longer than any id in the field (UUIDs, 32-byte tokens in hex, short JWTs are not ids).
 const MAX_LEN: usize = 256;
@@ -36,7 +36,7 @@ enum Text {
 impl SessionId {
     /// The id of a request or response, borrowed: `None` without the header.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
-        let mut values = values(headers, &SESSION_ID_HEADER);
+        let mut values = headers.get_all(SESSION_ID_HEADER).iter();
         let Some(value) = values.next() else {
             return Ok(None);
         };
@@ -124,7 +124,7 @@ mod tests {
     fn read(values: &[&[u8]]) -> Result<Option<String>, Rejection> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(&SESSION_ID_HEADER, HeaderValue::from_bytes(value).unwrap());
+            headers.append(SESSION_ID_HEADER, HeaderValue::from_bytes(value).unwrap());
         }
         SessionId::read(&headers).map(|id| id.map(str::to_owned))
     }

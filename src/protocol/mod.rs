@@ -5,14 +5,12 @@
 
 mod era;
 mod fingerprint;
-mod header;
 mod id;
 mod rejection;
 mod sniff;
 
 pub(crate) use self::{
     era::Era,
-    header::is_there,
     id::{SESSION_ID_HEADER, SessionId},
     sniff::{Message, classify},
 };
