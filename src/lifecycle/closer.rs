@@ -66,6 +66,8 @@ impl WeakTerminator {
     }
 }
 
+/// Tests keep the server that they give away.
+#[cfg(any(test, fuzzing))]
 impl<T: Terminate + ?Sized> Terminate for Arc<T> {
     fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
         (**self).terminate(session)

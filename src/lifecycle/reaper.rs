@@ -21,8 +21,8 @@ use super::{
     watch::{Due, Watched},
 };
 
-/// Looked at in one poll, so that many that are due at once do not keep others waiting: closing so many
-/// takes less than a tenth of a millisecond.
+/// Looked at in one poll, so that many that are due at once do not keep others waiting. How long a poll
+/// takes with a million live stands in `BENCHMARKS.md`.
 const BATCH: usize = 128;
 
 #[derive(Debug)]
