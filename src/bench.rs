@@ -9,7 +9,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use crate::{
     lifecycle::{
         Clock, CloseReason, Exit, Hook, Issuer, Limits, Mock, Principal, Registry, Session,
-        Terminate, Terminated, Terminator, Timeouts, WhenFull, span, tick,
+        Terminate, Terminated, Terminator, Timeouts, WhenFull, span, tick, tolerance,
     },
     protocol::{ClientInfo, SessionId},
 };
@@ -41,8 +41,13 @@ impl fmt::Debug for Core {
 }
 
 impl Core {
-    /// On tokio's clock, as in production.
+    /// On the clock of production.
     pub fn new(max_sessions: usize, idle: Duration) -> Self {
+        Self::on(Clock::tolerating(tolerance(span(idle))), None, max_sessions, idle)
+    }
+
+    /// On one whose every reading is exact.
+    pub fn on_exact_clock(max_sessions: usize, idle: Duration) -> Self {
         Self::on(Clock::new(), None, max_sessions, idle)
     }
 

@@ -23,7 +23,9 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use self::{
     common::ids::Ids,
-    peers::{DelayQueues, Floor, InPlace, Layer, Locked, Moka, Peer, SharedClock, Tasks},
+    peers::{
+        DelayQueues, ExactClock, Floor, InPlace, Layer, Locked, Moka, Peer, SharedClock, Tasks,
+    },
 };
 
 /// So many touches, each by what the last one found.
@@ -92,6 +94,7 @@ fn touch(criterion: &mut Criterion) {
         bench::<InPlace>(criterion, &ids);
         bench::<Floor>(criterion, &ids);
         bench::<Layer>(criterion, &ids);
+        bench::<ExactClock>(criterion, &ids);
         bench::<SharedClock>(criterion, &ids);
         bench::<Moka>(criterion, &ids);
         bench::<Locked>(criterion, &ids);

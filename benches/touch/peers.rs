@@ -57,6 +57,25 @@ impl Peer for Layer {
     }
 }
 
+/// The layer where tests can stop time, and where there is no coarse clock.
+pub struct ExactClock(Layer);
+
+impl Peer for ExactClock {
+    const NAME: &str = "the layer, exact clock";
+    fn new(sessions: usize) -> Self {
+        Self(Layer { core: Core::on_exact_clock(sessions, IDLE), ..Layer::new(0) })
+    }
+    fn context(&self) -> Option<EnterGuard<'_>> {
+        self.0.context()
+    }
+    fn open(&self, id: &str) {
+        self.0.open(id);
+    }
+    fn touch(&self, id: &str) -> u64 {
+        self.0.touch(id)
+    }
+}
+
 /// The layer, if time were a number in memory that somebody else keeps up to date.
 pub struct SharedClock {
     core: Core,

@@ -2,10 +2,17 @@
 //!
 //! The only place that reads time. It is monotonic, and it is tokio's, so that paused tests move
 //! it; wall clocks jump and are banned by `clippy.toml`.
+//!
+//! A request reads it twice, and an exact reading takes as long as the rest of what the core does
+//! for it. So requests go by bounds, [`Clock::at_least`] and [`Clock::at_most`]: where time cannot
+//! be paused and the kernel keeps a coarse clock, which is behind by a few milliseconds at most, they
+//! come of that. It needs no task or thread of ours to keep it going.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use self::coarse::Coarse;
 
 /// Milliseconds since the origin of a [`Clock`]. 40 bits of them, which the activity word has
 /// room for, are 34 years.
@@ -18,17 +25,30 @@ const LONGEST: Millis = 1 << 39;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
+    coarse: Option<Coarse>,
     #[cfg(any(all(test, not(mcp_loom)), fuzzing, feature = "__bench"))]
     mock: Option<mock::Mock>,
 }
 
 impl Clock {
+    /// Every reading exact.
     pub(crate) fn new() -> Self {
         Self {
             origin: Instant::now(),
+            coarse: None,
             #[cfg(any(all(test, not(mcp_loom)), fuzzing, feature = "__bench"))]
             mock: None,
         }
+    }
+
+    /// The bounds are no further apart than `tolerance`.
+    pub(crate) fn tolerating(tolerance: Millis) -> Self {
+        let clock = Self::new();
+        // The benches time what production runs, and are built with what the tests need.
+        let stops = pausing::is_possible() && !cfg!(feature = "__bench");
+        // In this order: a coarse reading is never ahead of an exact one.
+        let coarse = if stops { None } else { Coarse::new(tolerance) };
+        Self { coarse, ..clock }
     }
 
     pub(crate) fn now(self) -> Millis {
@@ -43,8 +63,126 @@ impl Clock {
         Instant::now().saturating_duration_since(self.origin).as_millis() as Millis
     }
 
+    /// So late it surely is.
+    pub(crate) fn at_least(self) -> Millis {
+        self.coarse.map_or_else(|| self.now(), Coarse::read)
+    }
+
+    /// Later it is not, unless the kernel is kept from its ticks.
+    pub(crate) fn at_most(self) -> Millis {
+        self.coarse.map_or_else(|| self.now(), |coarse| coarse.read() + coarse.lag())
+    }
+
+    /// How far [`at_most`](Self::at_most) may be ahead of what it is.
+    pub(crate) fn lead(self) -> Millis {
+        self.coarse.map_or(0, Coarse::lag)
+    }
+
     pub(crate) fn instant(self, at: Millis) -> Instant {
         self.origin + Duration::from_millis(at)
+    }
+}
+
+/// The kernel's own reading of its monotonic clock, as of its last tick.
+#[cfg(target_os = "linux")]
+mod coarse {
+    use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
+
+    use super::Millis;
+
+    const NANOS_A_MILLI: u64 = 1_000_000;
+
+    /// It goes on once a tick and by whole ticks, so it may be two behind; a third is for one that comes late.
+    const TICKS_BEHIND: u64 = 3;
+
+    /// Counts from when it was made, by the clock that `std` reads on Linux.
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct Coarse {
+        origin: u64,
+        lag: Millis,
+    }
+
+    impl Coarse {
+        /// `None` if it ticks too slowly.
+        pub(super) fn new(tolerance: Millis) -> Option<Self> {
+            let tick = nanos(clock_getres(ClockId::MonotonicCoarse));
+            let lag = (tick * TICKS_BEHIND).div_ceil(NANOS_A_MILLI);
+            let origin = nanos(clock_gettime(ClockId::Monotonic));
+            (lag <= tolerance).then_some(Self { origin, lag })
+        }
+
+        pub(super) fn read(self) -> Millis {
+            let now = nanos(clock_gettime(ClockId::MonotonicCoarse));
+            now.saturating_sub(self.origin) / NANOS_A_MILLI
+        }
+
+        /// How far it may be behind.
+        pub(super) fn lag(self) -> Millis {
+            self.lag
+        }
+    }
+
+    fn nanos(time: Timespec) -> u64 {
+        time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    }
+}
+
+/// Elsewhere there is none.
+#[cfg(not(target_os = "linux"))]
+mod coarse {
+    use super::Millis;
+
+    #[derive(Clone, Copy, Debug)]
+    pub(super) enum Coarse {}
+
+    impl Coarse {
+        pub(super) fn new(_: Millis) -> Option<Self> {
+            None
+        }
+
+        pub(super) fn read(self) -> Millis {
+            match self {}
+        }
+
+        pub(super) fn lag(self) -> Millis {
+            match self {}
+        }
+    }
+}
+
+/// Whether tests can stop time: whether tokio was built with its `test-util`. Then the kernel's clock
+/// would go on where tokio's stands.
+///
+/// No `cfg` of ours tells, so it is asked of names: tokio's `pause` is there or it is not. Should tokio
+/// change it, this says yes, or every test on paused time fails.
+mod pausing {
+    /// Found where tokio has none.
+    #[allow(dead_code, reason = "it is hidden by tokio's, if there is one")]
+    fn pause(_: Absent) {}
+
+    struct Absent;
+
+    pub(super) fn is_possible() -> bool {
+        // Names of a block hide those around it, also where they come by a glob.
+        #[allow(unused_imports, reason = "nothing of it is used if there is no `pause`")]
+        use tokio::time::*;
+        is_tokios(pause)
+    }
+
+    trait Pause<T> {
+        const IS_TOKIOS: bool;
+    }
+
+    impl<F: Fn()> Pause<()> for F {
+        const IS_TOKIOS: bool = true;
+    }
+
+    impl<F: Fn(Absent)> Pause<Absent> for F {
+        const IS_TOKIOS: bool = false;
+    }
+
+    fn is_tokios<T, F: Pause<T>>(_: F) -> bool {
+        F::IS_TOKIOS
     }
 }
 
@@ -92,6 +230,34 @@ pub(crate) fn span(duration: Duration) -> Option<Millis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_can_be_paused_in_tests_and_every_reading_is_tokios() {
+        assert!(pausing::is_possible());
+    }
+
+    #[cfg(all(target_os = "linux", not(mcp_loom)))]
+    #[test]
+    fn coarse_bounds_lie_around_an_exact_reading() {
+        let clock = Clock::new();
+        let clock = Clock { coarse: Coarse::new(100), ..clock };
+        assert!((1..=30).contains(&clock.lead()), "three of the kernel's ticks");
+        let mut held = 0;
+        while clock.now() < 200 {
+            let (least, now, most) = (clock.at_least(), clock.now(), clock.at_most());
+            assert!(least <= now && least + clock.lead() <= most, "{least} {now} {most}");
+            // A machine may keep the kernel from its ticks for once, while it runs us.
+            held += u64::from(now > 100 && now <= most);
+        }
+        assert!(held > 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_kernel_that_ticks_too_slowly_is_not_asked() {
+        assert!(Coarse::new(0).is_none());
+        assert!(Coarse::new(Millis::MAX).is_some());
+    }
 
     #[test]
     fn spans_round_up_and_the_longest_are_never() {

@@ -28,7 +28,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.record.activity.exit(self.exit, || self.record.home().clock.now());
+        self.record.activity.exit(self.exit, || self.record.home().clock.at_most());
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) use self::{
     streams::{Lease, OpenStream, StreamSeat, Timed},
 };
 #[cfg(feature = "__bench")]
-pub(crate) use self::{clock::mock::Mock, reaper::tick};
+pub(crate) use self::{clock::mock::Mock, reaper::tick, registry::tolerance};
 pub use self::{
     events::{CloseReason, SessionEvent, SessionEvents},
     guard::Hold,

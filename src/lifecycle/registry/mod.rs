@@ -98,7 +98,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(timeouts: Timeouts, limits: Limits, hooks: Vec<Hook>) -> Arc<Self> {
-        Self::on(Clock::new(), timeouts, limits, hooks)
+        Self::on(Clock::tolerating(tolerance(limits.shortest)), timeouts, limits, hooks)
     }
 
     /// As [`new`](Self::new), on a clock that is there already.
@@ -108,7 +108,10 @@ impl Registry {
         limits: Limits,
         hooks: Vec<Hook>,
     ) -> Arc<Self> {
-        let (tick, shards) = (tick(limits.shortest), shards(limits.max_sessions));
+        // What a request's end is taken to be later than it was comes off the tick, so that nothing is closed
+        // later for it.
+        let tick = tick(limits.shortest) - clock.lead();
+        let shards = shards(limits.max_sessions);
         let permits =
             Arc::new(Permits::new(limits.max_sessions, limits.max_sessions_per_principal));
         Arc::new_cyclic(|me| Self {
@@ -228,7 +231,7 @@ impl Registry {
         if word.in_flight() > 0 && self.timeouts.lifetime.is_none() {
             return false;
         }
-        let verdict = self.timeouts.verdict(word, record.opened_at(), self.clock.now());
+        let verdict = self.timeouts.verdict(word, record.opened_at(), self.clock.at_least());
         !matches!(verdict, Verdict::LookAgain(_))
     }
 
@@ -321,15 +324,21 @@ impl Registry {
     }
 }
 
-/// A 64th of the shortest time that anything is armed for, but no finer than the timer is worth and no
-/// coarser than a person notices.
+/// A tick is that part of the shortest time that anything is armed for, but no finer than the timer is worth
+/// and no coarser than a person notices.
 fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
+}
+
+/// How far from the truth the time may be that a request goes by: half a tick at most.
+pub(crate) fn tolerance(shortest: Option<Millis>) -> Millis {
+    shortest.map_or(500, |span| (span / 128).min(500))
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
+            .field("clock", &self.clock)
             .field("timeouts", &self.timeouts)
             .field("permits", &self.permits)
             .field("closer", &self.closer)
