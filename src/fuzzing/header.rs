@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     lifecycle::model::Known,
-    protocol::{Era, Fingerprint, Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Era, Fingerprint, Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId},
 };
 
 thread_local! {
@@ -26,9 +26,9 @@ pub fn header(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let id = SessionId::read(&headers);
+    let SessionHeaders { era, id } = SessionHeaders::read(&headers);
     assert_eq!(id, expected_id(&headers), "the id of {headers:?}");
-    let is_modern = Era::of(&headers) == Era::Modern;
+    let is_modern = era == Era::Modern;
     assert_eq!(is_modern, expected_modern(&headers), "the era of {headers:?}");
     if let Ok(Some(id)) = id {
         assert_sound(id);

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     lifecycle::{CloseReason, InFlight, Principal, Session},
-    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId},
 };
 
 /// The service that [`McpSessionLayer`](crate::McpSessionLayer) makes around an MCP server.
@@ -78,20 +78,23 @@ where
         if !self.shared.manages(request.uri().path()) {
             return ResponseFuture::passing(self.inner.call(request));
         }
-        let era = Era::of(request.headers());
+        let SessionHeaders { era, id } = SessionHeaders::read(request.headers());
         if era == Era::Modern {
             // A server that goes by the id and not by the version must not see one that nobody
             // has checked.
             request.headers_mut().remove(SESSION_ID_HEADER);
+            return self.without_id(request, era);
         }
         // Who asks is found out only where there is something to ask for.
-        let has_owner =
-            self.shared.identifies() && request.headers().contains_key(SESSION_ID_HEADER);
+        let has_owner = self.shared.identifies() && id != Ok(None);
         let mut principal = None;
-        if has_owner {
+        let resolved = if has_owner {
             (principal, request) = self.shared.identify(request);
-        }
-        match self.resolve(&request, principal.as_ref()) {
+            self.resolve(&request, SessionHeaders::read(request.headers()).id, principal.as_ref())
+        } else {
+            self.resolve(&request, id, None)
+        };
+        match resolved {
             Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
             Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
             Ok(Resolved::Absent) => self.without_id(request, era),
@@ -123,9 +126,10 @@ where
     fn resolve(
         &self,
         request: &Request<Body>,
+        id: Result<Option<&str>, Rejection>,
         principal: Option<&Principal>,
     ) -> Result<Resolved, Rejection> {
-        let Some(id) = SessionId::read(request.headers())? else { return Ok(Resolved::Absent) };
+        let Some(id) = id? else { return Ok(Resolved::Absent) };
         let registry = &self.shared.registry;
         let lost = match registry.enter(id, principal) {
             Ok(in_flight) => return Ok(Resolved::Live(in_flight)),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminator},
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId},
 };
 
 /// What is known of a session before the server behind has answered.
@@ -80,7 +80,7 @@ impl Birth {
     {
         let Self { shared, opening, site, .. } = self;
         let endpoint = site.endpoint(shared.options.terminate.clone());
-        let issued = match SessionId::read(response.headers()) {
+        let issued = match SessionHeaders::read(response.headers()).id {
             Ok(issued) => issued.map(SessionId::new),
             Err(_) => {
                 turn_all_away(&shared, &response, &endpoint);
@@ -175,8 +175,14 @@ pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint
 
 /// Keeps the id out of the logs of HTTP layers outside. False if there is none.
 pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
-    let id = response.headers_mut().get_mut(SESSION_ID_HEADER);
-    id.map(|id| id.set_sensitive(true)).is_some()
+    let mut is_there = false;
+    for (name, value) in response.headers_mut() {
+        if name.as_str() == SESSION_ID_HEADER {
+            value.set_sensitive(true);
+            is_there = true;
+        }
+    }
+    is_there
 }
 
 /// Whether this can be the answer to an `initialize`: JSON, an event stream, or untyped.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Exit, Issuer, Principal, Terminator},
-    protocol::{Rejection, SessionId},
+    protocol::{Rejection, SessionHeaders, SessionId},
 };
 
 pub(super) struct Stray {
@@ -70,7 +70,7 @@ pub(super) fn adopt<B>(
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
-    let id = match SessionId::read(response.headers()).map(|id| id.map(SessionId::new)) {
+    let id = match SessionHeaders::read(response.headers()).id.map(|id| id.map(SessionId::new)) {
         Ok(Some(Ok(id))) => id,
         Ok(None) => return Settled::plain(response),
         Ok(Some(Err(_))) | Err(_) => {

@@ -1,15 +1,13 @@
 //! Which era of MCP a request belongs to.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
 /// The header that names the revision a request was written for.
-const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
+pub(super) const VERSION_HEADER: &str = "mcp-protocol-version";
 
 /// The first revision without sessions.
 const FIRST_MODERN: &[u8; 10] = b"2026-07-28";
 
 /// The revisions before it. The list is complete: there will be no more of them.
-const LEGACY: [&[u8]; 4] = [b"2024-11-05", b"2025-03-26", b"2025-06-18", b"2025-11-25"];
+const LEGACY: [&[u8; 10]; 4] = [b"2024-11-05", b"2025-03-26", b"2025-06-18", b"2025-11-25"];
 
 /// Revisions up to 2025-11-25 have sessions, later ones do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +22,23 @@ pub(crate) enum Era {
 }
 
 impl Era {
-    /// Reads the era off the headers. Absent is legacy: the first revisions had no such header.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        match headers.get(VERSION_HEADER).map(HeaderValue::as_bytes) {
-            Some(version) if is_modern(version) => Self::Modern,
-            Some(version) if !LEGACY.contains(&version) => Self::Unknown,
-            _ => Self::Legacy,
+    /// By the value of the header. Absent is legacy: the first revisions had no such header.
+    pub(super) fn of(version: Option<&[u8]>) -> Self {
+        match version.map(<&[u8; 10]>::try_from) {
+            None => Self::Legacy,
+            Some(Ok(version)) if LEGACY.contains(&version) => Self::Legacy,
+            Some(Ok(version)) if is_modern(version) => Self::Modern,
+            Some(_) => Self::Unknown,
         }
     }
 }
 
 /// `YYYY-MM-DD` sorts as bytes, so a comparison of dates is one of slices.
-fn is_modern(version: &[u8]) -> bool {
-    is_date(version) && version >= FIRST_MODERN.as_slice()
+fn is_modern(version: &[u8; 10]) -> bool {
+    is_date(version) && version >= FIRST_MODERN
 }
 
-fn is_date(version: &[u8]) -> bool {
+fn is_date(version: &[u8; 10]) -> bool {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = version else {
         return false;
     };
@@ -58,11 +57,7 @@ mod tests {
     use super::*;
 
     fn era(version: Option<&str>) -> Era {
-        let mut headers = HeaderMap::new();
-        if let Some(version) = version {
-            headers.insert(VERSION_HEADER, version.parse().unwrap());
-        }
-        Era::of(&headers)
+        Era::of(version.map(str::as_bytes))
     }
 
     #[test]
@@ -95,9 +90,7 @@ mod tests {
             "2026-07-28T00:00",
             "２０２６-07-28",
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(VERSION_HEADER, HeaderValue::from_bytes(odd.as_bytes()).unwrap());
-            assert_eq!(Era::of(&headers), Era::Unknown, "{odd:?}");
+            assert_eq!(era(Some(odd)), Era::Unknown, "{odd:?}");
         }
     }
 }

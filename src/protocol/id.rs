@@ -8,12 +8,12 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::{Fingerprint, Rejection};
 
 /// `Mcp-Session-Id`.
-pub(crate) const SESSION_ID_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+pub(crate) const SESSION_ID_HEADER: &str = "mcp-session-id";
 
 /// Longer than any id in the field (UUIDs, 32-byte tokens in hex, short JWTs are not ids).
 const MAX_LEN: usize = 256;
@@ -34,20 +34,7 @@ enum Text {
 }
 
 impl SessionId {
-    /// The id of a request or response, borrowed: `None` without the header.
-    pub(crate) fn read(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
-        let mut values = headers.get_all(SESSION_ID_HEADER).iter();
-        let Some(value) = values.next() else {
-            return Ok(None);
-        };
-        if values.next().is_some() {
-            return Err(Rejection::IdRepeated);
-        }
-        check(value.as_bytes())?;
-        std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| Rejection::IdMalformed)
-    }
-
-    /// An id from text, by the same rules.
+    /// An id from text, by the same rules as in a header.
     pub(crate) fn new(text: &str) -> Result<Self, Rejection> {
         check(text.as_bytes())?;
         let mut bytes = [0; INLINE];
@@ -84,7 +71,8 @@ impl SessionId {
     }
 }
 
-fn check(id: &[u8]) -> Result<(), Rejection> {
+/// The value of the header as an id, if it can be one.
+pub(super) fn check(id: &[u8]) -> Result<&str, Rejection> {
     if id.is_empty() {
         Err(Rejection::IdEmpty)
     } else if id.len() > MAX_LEN {
@@ -93,7 +81,7 @@ fn check(id: &[u8]) -> Result<(), Rejection> {
     } else if !id.iter().fold(true, |fine, byte| fine & byte.is_ascii_graphic()) {
         Err(Rejection::IdMalformed)
     } else {
-        Ok(())
+        std::str::from_utf8(id).map_err(|_| Rejection::IdMalformed)
     }
 }
 
@@ -120,28 +108,6 @@ impl fmt::Debug for SessionId {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn read(values: &[&[u8]]) -> Result<Option<String>, Rejection> {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(SESSION_ID_HEADER, HeaderValue::from_bytes(value).unwrap());
-        }
-        SessionId::read(&headers).map(|id| id.map(str::to_owned))
-    }
-
-    #[test]
-    fn an_id_is_one_to_256_bytes_of_visible_ascii_in_one_header() {
-        assert_eq!(read(&[]), Ok(None));
-        assert_eq!(read(&[b"!"]), Ok(Some("!".into())));
-        assert_eq!(read(&[b"~"]), Ok(Some("~".into())));
-        assert!(read(&[&[b'x'; 256]]).is_ok());
-        assert_eq!(read(&[&[b'x'; 257]]), Err(Rejection::IdTooLong));
-        assert_eq!(read(&[b""]), Err(Rejection::IdEmpty));
-        assert_eq!(read(&[b"a", b"a"]), Err(Rejection::IdRepeated));
-        for bad in [&b"a b"[..], b"a\tb", b"\xff", "ü".as_bytes()] {
-            assert_eq!(read(&[bad]), Err(Rejection::IdMalformed), "{bad:?}");
-        }
-    }
 
     #[test]
     fn debug_of_an_id_does_not_show_it() {

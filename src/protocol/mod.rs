@@ -5,12 +5,14 @@
 
 mod era;
 mod fingerprint;
+mod headers;
 mod id;
 mod rejection;
 mod sniff;
 
 pub(crate) use self::{
     era::Era,
+    headers::SessionHeaders,
     id::{SESSION_ID_HEADER, SessionId},
     sniff::{Message, classify},
 };

@@ -1,0 +1,81 @@
+//! What the headers of a request say of sessions.
+
+use http::{HeaderMap, HeaderValue};
+
+use super::{
+    Rejection,
+    era::{Era, VERSION_HEADER},
+    id::{SESSION_ID_HEADER, check},
+};
+
+/// Found in one pass over the headers: a request has few, and to compare the name of each takes less
+/// than to hash two.
+#[derive(Debug)]
+pub(crate) struct SessionHeaders<'a> {
+    pub(crate) era: Era,
+    /// Checked. `None` without the header.
+    pub(crate) id: Result<Option<&'a str>, Rejection>,
+}
+
+impl<'a> SessionHeaders<'a> {
+    pub(crate) fn read(headers: &'a HeaderMap) -> Self {
+        let (mut version, mut id) = (None, Ok(None));
+        for (name, value) in headers {
+            match name.as_str() {
+                SESSION_ID_HEADER => {
+                    id = match id {
+                        Ok(None) => check(value.as_bytes()).map(Some),
+                        _ => Err(Rejection::IdRepeated),
+                    };
+                }
+                VERSION_HEADER => version = version.or(Some(value)),
+                _ => {}
+            }
+        }
+        Self { era: Era::of(version.map(HeaderValue::as_bytes)), id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&[u8]]) -> Result<Option<String>, Rejection> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(SESSION_ID_HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        SessionHeaders::read(&headers).id.map(|id| id.map(str::to_owned))
+    }
+
+    #[test]
+    fn an_id_is_one_to_256_bytes_of_visible_ascii_in_one_header() {
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[b"!"]), Ok(Some("!".into())));
+        assert_eq!(read(&[b"~"]), Ok(Some("~".into())));
+        assert!(read(&[&[b'x'; 256]]).is_ok());
+        assert_eq!(read(&[&[b'x'; 257]]), Err(Rejection::IdTooLong));
+        assert_eq!(read(&[b""]), Err(Rejection::IdEmpty));
+        assert_eq!(read(&[b"a", b"a"]), Err(Rejection::IdRepeated));
+        for bad in [&b"a b"[..], b"a\tb", b"\xff", "ü".as_bytes()] {
+            assert_eq!(read(&[bad]), Err(Rejection::IdMalformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_version_counts_wherever_it_stands() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("accept", "2026-07-28"),
+            (VERSION_HEADER, "2025-11-25"),
+            (SESSION_ID_HEADER, "an-id"),
+            (VERSION_HEADER, "2026-07-28"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let found = SessionHeaders::read(&headers);
+        assert_eq!((found.era, found.id), (Era::Legacy, Ok(Some("an-id"))));
+        headers.insert("Mcp-Protocol-Version", HeaderValue::from_static("2026-07-28"));
+        assert_eq!(SessionHeaders::read(&headers).era, Era::Modern);
+    }
+}
