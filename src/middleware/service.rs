@@ -164,7 +164,7 @@ where
         match Track::begin(&self.shared, in_flight, &request) {
             Err(why) => self.refuse(why),
             Ok(track) => {
-                request.extensions_mut().insert(session);
+                self.shared.insert(session, &mut request);
                 ResponseFuture::tracked(self.inner.call(request), track)
             }
         }

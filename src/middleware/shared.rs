@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{Extensions, Request};
 
 use super::{options::Options, turns::Turns};
 use crate::{
-    lifecycle::{Millis, Principal, Registry, shielded, span},
+    lifecycle::{Millis, Principal, Registry, Session, shielded, span},
     protocol::{Rejection, SessionId},
 };
 
@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub(super) turns: Turns,
     pub(super) stream_lifetime: Option<Millis>,
     pub(super) heartbeat: Option<Millis>,
+    /// Empty, with room for what a router and we put there: a request's own would have to grow.
+    room: Extensions,
 }
 
 impl Shared {
@@ -32,6 +34,7 @@ impl Shared {
             heartbeat: options.heartbeat.and_then(span),
             options,
             turns: Turns::default(),
+            room: room(),
         }
     }
 
@@ -48,6 +51,15 @@ impl Shared {
     /// Whether anybody asks who sent a request.
     pub(super) fn identifies(&self) -> bool {
         self.options.identify.is_some()
+    }
+
+    /// Puts the session into the request.
+    pub(super) fn insert<T>(&self, session: Session, request: &mut Request<T>) {
+        let extensions = request.extensions_mut();
+        if extensions.is_empty() {
+            extensions.clone_from(&self.room);
+        }
+        extensions.insert(session);
     }
 
     /// Who sent the request, if anybody asks. The hook wants `Parts`, so the request is taken
@@ -81,6 +93,21 @@ impl Shared {
             .find(|id| self.registry.find(id.as_str()).is_none() && !self.registry.was_closed(id))
             .ok_or(Rejection::UnusableId)
     }
+}
+
+/// A map keeps its room when it is cleared and when it is cloned. axum adds three: with ours that is one more
+/// than the smallest map holds.
+fn room() -> Extensions {
+    #[derive(Clone)]
+    struct Filler<const N: usize>;
+
+    let mut room = Extensions::new();
+    room.insert(Filler::<0>);
+    room.insert(Filler::<1>);
+    room.insert(Filler::<2>);
+    room.insert(Filler::<3>);
+    room.clear();
+    room
 }
 
 /// Whether `path` is `managed` or lies below it: what reaches the server must not pass unseen, and
