@@ -78,24 +78,24 @@ fuzz-long:
 
 # Thousands of clients in waves, of whom 99 in 100 never say goodbye: ten minutes, and nothing stays.
 soak:
-    cargo test --release --locked --test soak -- 600
+    cargo test --release --locked --features __bench --test soak -- 600
 
 # The same in a minute, as CI runs it.
 soak-ci:
-    cargo test --release --locked --test soak -- 60
+    cargo test --release --locked --features __bench --test soak -- 60
 
 # One hundred clients under attack, in 45 seconds, as CI runs it.
 drill:
-    cargo test --release --locked --test drill
+    cargo test --release --locked --features __bench --test drill
 
 # The same for ten minutes.
 drill-long:
-    cargo test --release --locked --test drill -- 16 15
+    cargo test --release --locked --features __bench --test drill -- 16 15
 
 # That every check of the soak and of the drill can fail.
 load-proof:
-    cargo test --release --locked --test soak -- prove
-    cargo test --release --locked --test drill -- prove
+    cargo test --release --locked --features __bench --test soak -- prove
+    cargo test --release --locked --features __bench --test drill -- prove
 
 # The same faults against rmcp alone and behind the layer, compared with tests/differential/RESULTS.md.
 differential:

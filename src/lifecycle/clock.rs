@@ -44,7 +44,7 @@ impl Clock {
     /// The bounds are no further apart than `tolerance`.
     pub(crate) fn tolerating(tolerance: Millis) -> Self {
         let clock = Self::new();
-        // The benches time what production runs, and are built with what the tests need.
+        // Benches and programs under load run what production runs, and are built with what tests need.
         let stops = pausing::is_possible() && !cfg!(feature = "__bench");
         // In this order: a coarse reading is never ahead of an exact one.
         let coarse = if stops { None } else { Coarse::new(tolerance) };

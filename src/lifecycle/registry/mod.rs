@@ -330,9 +330,9 @@ fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
 }
 
-/// How far from the truth the time may be that a request goes by: half a tick at most.
+/// How far from the truth the time may be that a request goes by: the rest of a tick is the wheel's.
 pub(crate) fn tolerance(shortest: Option<Millis>) -> Millis {
-    shortest.map_or(500, |span| (span / 128).min(500))
+    tick(shortest) * 2 / 3
 }
 
 impl fmt::Debug for Registry {
