@@ -56,7 +56,7 @@ impl Bench<'_> {
                 app::request(&ids[(random >> 33) as usize % ids.len()])
             };
             let exchange = |request| app::exchange(service, request);
-            bencher.iter_batched(next, exchange, BatchSize::SmallInput);
+            bencher.iter_batched(next, exchange, BatchSize::NumIterations(16));
         });
         group.finish();
     }
