@@ -56,6 +56,7 @@ impl Bench<'_> {
                 app::request(&ids[(random >> 33) as usize % ids.len()])
             };
             let exchange = |request| app::exchange(service, request);
+            // Few ahead: a request that was just read from a socket is in the cache.
             bencher.iter_batched(next, exchange, BatchSize::NumIterations(16));
         });
         group.finish();
