@@ -32,6 +32,11 @@ use crate::{
 /// [`crate::Rejection`].
 pub struct McpSessionService<S> {
     inner: S,
+    common: Arc<Common<S>>,
+}
+
+/// What the clones of a service have in common, behind one count: a server clones it for each request.
+struct Common<S> {
     origin: Arc<Origin<S>>,
     shared: Arc<Shared>,
 }
@@ -39,7 +44,7 @@ pub struct McpSessionService<S> {
 impl<S: Clone> McpSessionService<S> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         let origin = Arc::new(Origin::new(inner.clone()));
-        Self { inner, origin, shared }
+        Self { inner, common: Arc::new(Common { origin, shared }) }
     }
 
     /// The service inside.
@@ -75,7 +80,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if !self.shared.manages(request.uri().path()) {
+        if !self.common.shared.manages(request.uri().path()) {
             return ResponseFuture::passing(self.inner.call(request));
         }
         let SessionHeaders { era, id } = SessionHeaders::read(request.headers());
@@ -86,10 +91,10 @@ where
             return self.without_id(request, era);
         }
         // Who asks is found out only where there is something to ask for.
-        let has_owner = self.shared.identifies() && id != Ok(None);
+        let has_owner = self.common.shared.identifies() && id != Ok(None);
         let mut principal = None;
         let resolved = if has_owner {
-            (principal, request) = self.shared.identify(request);
+            (principal, request) = self.common.shared.identify(request);
             self.resolve(&request, SessionHeaders::read(request.headers()).id, principal.as_ref())
         } else {
             self.resolve(&request, id, None)
@@ -120,7 +125,7 @@ where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
     fn refuse(&self, why: Rejection) -> ResponseFuture<S::Future, B, S::Error> {
-        ResponseFuture::answered(self.shared.reject(why))
+        ResponseFuture::answered(self.common.shared.reject(why))
     }
 
     fn resolve(
@@ -130,7 +135,7 @@ where
         principal: Option<&Principal>,
     ) -> Result<Resolved, Rejection> {
         let Some(id) = id? else { return Ok(Resolved::Absent) };
-        let registry = &self.shared.registry;
+        let registry = &self.common.shared.registry;
         let lost = match registry.enter(id, principal) {
             Ok(in_flight) => return Ok(Resolved::Live(in_flight)),
             Err(lost) => lost,
@@ -138,8 +143,8 @@ where
         // Who could not own the session is not told that it may be there.
         let may_ask = [Method::GET, Method::POST, Method::DELETE].contains(request.method())
             && lost == Rejection::SessionNotFound
-            && self.shared.options.unknown_ids == UnknownIds::Forward
-            && self.shared.may_open(principal).is_ok()
+            && self.common.shared.options.unknown_ids == UnknownIds::Forward
+            && self.common.shared.may_open(principal).is_ok()
             && registry.find(id).is_none();
         let id = SessionId::new(id)?;
         if may_ask && !registry.was_closed(&id) {
@@ -155,16 +160,16 @@ where
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() == Method::DELETE && in_flight.record().is_issued_by_layer() {
             // The server behind knows of no session, so there is nobody to ask.
-            self.shared.registry.close(in_flight.record(), CloseReason::Client);
+            self.common.shared.registry.close(in_flight.record(), CloseReason::Client);
             let mut response = Response::new(SessionBody::fixed(Bytes::new()));
             *response.status_mut() = StatusCode::NO_CONTENT;
             return ResponseFuture::answered(response);
         }
         let session = Session::of(in_flight.record());
-        match Track::begin(&self.shared, in_flight, &request) {
+        match Track::begin(&self.common.shared, in_flight, &request) {
             Err(why) => self.refuse(why),
             Ok(track) => {
-                self.shared.insert(session, &mut request);
+                self.common.shared.insert(session, &mut request);
                 ResponseFuture::tracked(self.inner.call(request), track)
             }
         }
@@ -188,7 +193,7 @@ where
         era: Era,
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() != Method::POST {
-            let (stray, request) = Stray::begin(&self.shared, &self.origin, request);
+            let (stray, request) = Stray::begin(&self.common.shared, &self.common.origin, request);
             return ResponseFuture::watched(self.inner.call(request), stray);
         }
         if is_type(request.headers(), "application/json") {
@@ -201,8 +206,8 @@ where
     fn caller(&mut self) -> Caller<S> {
         let clone = self.inner.clone();
         Caller {
-            shared: Arc::clone(&self.shared),
-            origin: Arc::clone(&self.origin),
+            shared: Arc::clone(&self.common.shared),
+            origin: Arc::clone(&self.common.origin),
             service: std::mem::replace(&mut self.inner, clone),
         }
     }
@@ -210,16 +215,14 @@ where
 
 impl<S: Clone> Clone for McpSessionService<S> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            origin: Arc::clone(&self.origin),
-            shared: Arc::clone(&self.shared),
-        }
+        Self { inner: self.inner.clone(), common: Arc::clone(&self.common) }
     }
 }
 
 impl<S> fmt::Debug for McpSessionService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpSessionService").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("McpSessionService")
+            .field("shared", &self.common.shared)
+            .finish_non_exhaustive()
     }
 }
