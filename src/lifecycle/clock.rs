@@ -103,10 +103,9 @@ mod coarse {
     }
 
     impl Coarse {
-        /// `None` if it ticks too slowly.
+        /// `None` if it would be behind by more than `tolerance`, or is none.
         pub(super) fn new(tolerance: Millis) -> Option<Self> {
-            let tick = nanos(clock_getres(ClockId::MonotonicCoarse));
-            let lag = (tick * TICKS_BEHIND).div_ceil(NANOS_A_MILLI);
+            let lag = lag(nanos(clock_getres(ClockId::MonotonicCoarse)))?;
             let origin = nanos(clock_gettime(ClockId::Monotonic));
             (lag <= tolerance).then_some(Self { origin, lag })
         }
@@ -120,6 +119,12 @@ mod coarse {
         pub(super) fn lag(self) -> Millis {
             self.lag
         }
+    }
+
+    /// By its tick, which is never finer than this. What says so is a sandbox that has no coarse clock (gVisor),
+    /// and where a reading of it costs more than an exact one.
+    pub(super) fn lag(tick: u64) -> Option<Millis> {
+        (tick >= NANOS_A_MILLI / 2).then_some((tick * TICKS_BEHIND).div_ceil(NANOS_A_MILLI))
     }
 
     fn nanos(time: Timespec) -> u64 {
@@ -253,7 +258,10 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_kernel_that_ticks_too_slowly_is_not_asked() {
+    fn a_kernel_that_ticks_too_slowly_or_not_at_all_is_not_asked() {
+        assert_eq!(coarse::lag(1), None);
+        assert_eq!(coarse::lag(999_848), Some(3));
+        assert_eq!(coarse::lag(4_000_000), Some(12));
         assert!(Coarse::new(0).is_none());
         assert!(Coarse::new(Millis::MAX).is_some());
     }
