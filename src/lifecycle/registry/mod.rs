@@ -330,9 +330,10 @@ fn tick(shortest: Option<Millis>) -> Millis {
     shortest.map_or(1_000, |span| (span / 64).clamp(10, 1_000))
 }
 
-/// How far from the truth the time may be that a request goes by: the rest of a tick is the wheel's.
+/// How far from the truth the time may be that a request goes by. One may end that much late, and the next be let in
+/// that much late: with nobody but requests to see to it, a session still lives no longer than a tick too long.
 pub(crate) fn tolerance(shortest: Option<Millis>) -> Millis {
-    tick(shortest) * 2 / 3
+    tick(shortest) / 2
 }
 
 impl fmt::Debug for Registry {
