@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use rmcp::{
@@ -26,6 +27,7 @@ use rmcp::{
     task_manager::TaskManager,
     transport::streamable_http_server::session::local::LocalSessionManager,
 };
+use tokio::time::sleep;
 
 use crate::{content, inputs, jobs, tools};
 
@@ -45,6 +47,8 @@ struct Shared {
     /// Who listens for changes, in the revisions without sessions.
     listeners: Mutex<HashMap<u64, SubscriptionSink>>,
     next_listener: AtomicU64,
+    /// Who will listen: rmcp tells the client so before it calls `listen`.
+    accepted: AtomicU64,
     /// How far a conversation by `requestState` has come. The state is a handle that cannot be
     /// guessed: one that was tampered with is not in here.
     rounds: Mutex<HashMap<String, u32>>,
@@ -59,7 +63,15 @@ impl Fixture {
         Self { manager, tasks: TaskManager::new(), legacy_only, shared: Arc::default() }
     }
 
-    pub(crate) fn listeners(&self) -> Vec<SubscriptionSink> {
+    /// All who were told that they are, if they are in a moment: a client may ask for a change at once.
+    pub(crate) async fn listeners(&self) -> Vec<SubscriptionSink> {
+        let Shared { accepted, next_listener, .. } = &*self.shared;
+        for _ in 0..100 {
+            if next_listener.load(Ordering::SeqCst) >= accepted.load(Ordering::SeqCst) {
+                break;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
         lock(&self.shared.listeners).values().cloned().collect()
     }
 
@@ -149,12 +161,17 @@ impl ServerHandler for Fixture {
         &self,
         requested: &SubscriptionFilter,
     ) -> Option<SubscriptionFilter> {
+        self.shared.accepted.fetch_add(1, Ordering::SeqCst);
         Some(requested.supported_by(&self.get_info().capabilities))
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        let key = self.shared.next_listener.fetch_add(1, Ordering::Relaxed);
-        lock(&self.shared.listeners).insert(key, context.sink().clone());
+        let key = {
+            let mut listeners = lock(&self.shared.listeners);
+            let key = self.shared.next_listener.fetch_add(1, Ordering::SeqCst);
+            listeners.insert(key, context.sink().clone());
+            key
+        };
         context.cancelled().await;
         lock(&self.shared.listeners).remove(&key);
         Ok(())

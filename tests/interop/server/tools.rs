@@ -177,13 +177,13 @@ pub(crate) async fn call(
             said("Reconnection test completed successfully.")
         }
         "test_trigger_tool_change" => {
-            for listener in fixture.listeners() {
+            for listener in fixture.listeners().await {
                 drop(listener.notify_tool_list_changed().await);
             }
             said("told")
         }
         "test_trigger_prompt_change" => {
-            for listener in fixture.listeners() {
+            for listener in fixture.listeners().await {
                 drop(listener.notify_prompt_list_changed().await);
             }
             said("told")
