@@ -127,7 +127,7 @@ mod coarse {
         (tick >= NANOS_A_MILLI / 2).then_some((tick * TICKS_BEHIND).div_ceil(NANOS_A_MILLI))
     }
 
-    fn nanos(time: Timespec) -> u64 {
+    pub(super) fn nanos(time: Timespec) -> u64 {
         time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
     }
 }
@@ -254,6 +254,13 @@ mod tests {
             now > 100 && now <= most
         });
         assert!(held);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn seconds_count_as_a_thousand_million_nanoseconds() {
+        let time = rustix::time::Timespec { tv_sec: 2, tv_nsec: 5 };
+        assert_eq!(coarse::nanos(time), 2_000_000_005);
     }
 
     #[cfg(target_os = "linux")]
