@@ -1,5 +1,5 @@
 //! What the layer costs a server over TCP: requests a second, the slowest in a hundred, and the
-//! processor's time for each. `cargo bench --bench loopback`; needs `wrk`.
+//! processor's time for each. `just bench loopback`; needs `wrk`.
 //!
 //! Each subject is a process of its own, on all cores but the last, which is `wrk`'s: what is
 //! measured is the server, not how the two share. In a round the subjects of a family take

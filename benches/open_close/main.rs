@@ -1,5 +1,5 @@
 //! Sessions opened and closed: `initialize` and DELETE, as many as go, in this process and without a
-//! network. `cargo bench --bench open_close`.
+//! network. `just bench open_close`.
 //!
 //! The layer gives the answer to `initialize` 10 ms after the call at the soonest, so what it can
 //! do shows only with many openings at once. What one costs is seen in the processor's time.
