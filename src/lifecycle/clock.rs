@@ -64,18 +64,20 @@ impl Clock {
     }
 
     /// So late it surely is.
-    pub(crate) fn at_least(self) -> Millis {
-        self.coarse.map_or_else(|| self.now(), Coarse::read)
+    #[inline]
+    pub(crate) fn at_least(&self) -> Millis {
+        self.coarse.as_ref().map_or_else(|| self.now(), Coarse::read)
     }
 
     /// Later it is not, unless the kernel is kept from its ticks.
-    pub(crate) fn at_most(self) -> Millis {
-        self.coarse.map_or_else(|| self.now(), |coarse| coarse.read() + coarse.lag())
+    #[inline]
+    pub(crate) fn at_most(&self) -> Millis {
+        self.coarse.as_ref().map_or_else(|| self.now(), |coarse| coarse.read() + coarse.lag())
     }
 
     /// How far [`at_most`](Self::at_most) may be ahead of what it is.
-    pub(crate) fn lead(self) -> Millis {
-        self.coarse.map_or(0, Coarse::lag)
+    pub(crate) fn lead(&self) -> Millis {
+        self.coarse.as_ref().map_or(0, Coarse::lag)
     }
 
     pub(crate) fn instant(self, at: Millis) -> Instant {
@@ -92,13 +94,21 @@ mod coarse {
 
     const NANOS_A_MILLI: u64 = 1_000_000;
 
+    const NANOS_A_SECOND: u32 = 1_000_000_000;
+
     /// It goes on once a tick, and by whole ticks.
     const TICKS_BEHIND: u64 = 2;
 
     /// Counts from when it was made, by the clock that `std` reads on Linux.
+    ///
+    /// In two parts, as the kernel says it: the end of a request waits for this, and to join them into
+    /// nanoseconds first would take a long multiplication more, and a long division.
     #[derive(Clone, Copy, Debug)]
     pub(super) struct Coarse {
-        origin: u64,
+        /// Of one second before that.
+        since: Millis,
+        /// To the next whole second: with those of a reading, less than two.
+        ahead: u32,
         lag: Millis,
     }
 
@@ -106,17 +116,28 @@ mod coarse {
         /// `None` if it would be behind by more than `tolerance`, or is none.
         pub(super) fn new(tolerance: Millis) -> Option<Self> {
             let lag = lag(nanos(clock_getres(ClockId::MonotonicCoarse)))?;
-            let origin = nanos(clock_gettime(ClockId::Monotonic));
-            (lag <= tolerance).then_some(Self { origin, lag })
+            (lag <= tolerance).then(|| Self::from(clock_gettime(ClockId::Monotonic), lag))
         }
 
-        pub(super) fn read(self) -> Millis {
-            let now = nanos(clock_gettime(ClockId::MonotonicCoarse));
-            now.saturating_sub(self.origin) / NANOS_A_MILLI
+        pub(super) fn from(origin: Timespec, lag: Millis) -> Self {
+            let since = (origin.tv_sec as Millis + 1) * 1_000;
+            Self { since, ahead: NANOS_A_SECOND - origin.tv_nsec as u32, lag }
+        }
+
+        #[inline]
+        pub(super) fn read(&self) -> Millis {
+            self.millis(clock_gettime(ClockId::MonotonicCoarse))
+        }
+
+        /// Zero before it was made.
+        #[inline]
+        pub(super) fn millis(&self, time: Timespec) -> Millis {
+            let part = (time.tv_nsec as u32 + self.ahead) / NANOS_A_MILLI as u32;
+            (time.tv_sec as Millis * 1_000 + Millis::from(part)).saturating_sub(self.since)
         }
 
         /// How far it may be behind.
-        pub(super) fn lag(self) -> Millis {
+        pub(super) fn lag(&self) -> Millis {
             self.lag
         }
     }
@@ -145,12 +166,12 @@ mod coarse {
             None
         }
 
-        pub(super) fn read(self) -> Millis {
-            match self {}
+        pub(super) fn read(&self) -> Millis {
+            match *self {}
         }
 
-        pub(super) fn lag(self) -> Millis {
-            match self {}
+        pub(super) fn lag(&self) -> Millis {
+            match *self {}
         }
     }
 }
@@ -258,9 +279,23 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn seconds_count_as_a_thousand_million_nanoseconds() {
-        let time = rustix::time::Timespec { tv_sec: 2, tv_nsec: 5 };
-        assert_eq!(coarse::nanos(time), 2_000_000_005);
+    fn the_coarse_clock_counts_whole_milliseconds_since_its_origin_and_none_before() {
+        let time = |nanos: u64| rustix::time::Timespec {
+            tv_sec: (nanos / 1_000_000_000) as _,
+            tv_nsec: (nanos % 1_000_000_000) as _,
+        };
+        assert_eq!(coarse::nanos(time(2_000_000_005)), 2_000_000_005);
+        for origin in [0, 1, 999_999, 1_000_000, 123_456_789, 999_999_999, 5_000_000_000] {
+            let coarse = Coarse::from(time(origin), 8);
+            for step in 0..10_000 {
+                // Of no common measure with a second or a millisecond.
+                let now: u64 = step * 1_234_567;
+                let exact = now.saturating_sub(origin) / 1_000_000;
+                assert_eq!(coarse.millis(time(now)), exact, "{origin} {now}");
+            }
+            assert_eq!(coarse.millis(time(origin + 999_999)), 0);
+            assert_eq!(coarse.millis(time(origin + 1_000_000)), 1);
+        }
     }
 
     #[cfg(target_os = "linux")]

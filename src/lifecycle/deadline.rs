@@ -2,6 +2,9 @@
 
 use super::{activity::Word, clock::Millis, events::CloseReason};
 
+/// Later than any time there is, and still to be added to one.
+const NEVER: Millis = 1 << 62;
+
 /// The three timeouts; `None` is never.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
@@ -41,6 +44,13 @@ impl Timeouts {
             idle_end = now.saturating_add(span);
         }
         Verdict::LookAgain(Some(lifetime.map_or(idle_end, |end| end.min(idle_end))))
+    }
+
+    /// A session that was active less than so long ago has no deadline behind it, whatever else is true of it.
+    /// `None` if activity alone does not tell.
+    pub(crate) fn shortest_idle(&self) -> Option<Millis> {
+        let shortest = [self.idle, self.unused].into_iter().flatten().min().unwrap_or(NEVER);
+        self.lifetime.is_none().then_some(shortest)
     }
 
     /// Whether time passing can end this session while it has nothing in flight.
@@ -126,6 +136,32 @@ mod tests {
         assert_eq!(alone.verdict(used_at(3), 1, 4), Verdict::LookAgain(Some(11)));
         let equal = Timeouts { idle: Some(10), unused: Some(10), lifetime: None };
         assert_eq!(equal.verdict(unused_at(5), 0, 15), Verdict::Expire(CloseReason::Idle));
+    }
+
+    #[test]
+    fn nothing_is_due_within_the_shortest_idle_time() {
+        let spans = [None, Some(0), Some(3), Some(7)];
+        let all = (0..64).map(|n| Timeouts {
+            idle: spans[n % 4],
+            unused: spans[n / 4 % 4],
+            lifetime: spans[n / 16],
+        });
+        for timeouts in all {
+            for word in [used_at(5), unused_at(5), in_flight()] {
+                let Some(shortest) = timeouts.shortest_idle() else { continue };
+                for now in (0..20).filter(|&now| now < word.last_activity() + shortest) {
+                    let verdict = timeouts.verdict(word, 0, now);
+                    assert!(
+                        matches!(verdict, Verdict::LookAgain(_)),
+                        "{timeouts:?} {word:?} {now}"
+                    );
+                }
+            }
+        }
+        let unused_only = Timeouts { idle: None, unused: Some(7), lifetime: None };
+        assert_eq!(unused_only.shortest_idle(), Some(7));
+        assert_eq!(Timeouts { idle: Some(3), ..unused_only }.shortest_idle(), Some(3));
+        assert_eq!(Timeouts { lifetime: Some(9), ..unused_only }.shortest_idle(), None);
     }
 
     #[test]

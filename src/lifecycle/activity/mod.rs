@@ -116,6 +116,7 @@ impl Activity {
     }
 
     /// Counts one more in flight, unless the session is closed or `is_expired` says so of the word.
+    #[inline]
     pub(crate) fn enter(&self, mut is_expired: impl FnMut(Word) -> bool) -> Enter {
         let mut word = self.load();
         loop {
@@ -136,6 +137,7 @@ impl Activity {
     }
 
     /// Counts one less in flight. On a closed session there is nothing left to count.
+    #[inline]
     pub(crate) fn exit(&self, exit: Exit, now: impl FnOnce() -> Millis) {
         let stamp = if exit == Exit::Quiet { 0 } else { now() };
         let mut word = self.load();

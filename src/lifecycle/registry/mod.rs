@@ -82,6 +82,8 @@ pub(crate) struct Registry {
     order: super::sync::Mutex<()>,
     clock: Clock,
     timeouts: Timeouts,
+    /// Of the timeouts: most requests need no more of them.
+    shortest_idle: Option<Millis>,
     limits: Limits,
     permits: Arc<Permits>,
     owners: Owners,
@@ -119,6 +121,7 @@ impl Registry {
             #[cfg(all(test, mcp_loom))]
             order: Default::default(),
             clock,
+            shortest_idle: timeouts.shortest_idle(),
             timeouts,
             owners: Owners::new(
                 Home { registry: me.clone(), permits: Arc::clone(&permits), clock },
@@ -203,19 +206,25 @@ impl Registry {
         id: &str,
         principal: Option<&Principal>,
     ) -> Result<InFlight, Rejection> {
+        // Before the lookup, in whose shadow it takes half as long.
+        let now = self.clock.at_least();
         let record = self.find(id).ok_or(Rejection::SessionNotFound)?;
         if record.principal() != principal {
             return Err(Rejection::SessionNotFound);
         }
         self.reaper.ensure(&self.me);
-        let in_flight = self.hold(record, Exit::Touch)?;
+        let in_flight = self.hold_at(record, Exit::Touch, now)?;
         in_flight.record().count_request();
         Ok(in_flight)
     }
 
     /// Holds a session that is already at hand.
     pub(super) fn hold(&self, record: Arc<Record>, exit: Exit) -> Result<InFlight, Rejection> {
-        match record.activity.enter(|word| self.is_expired(&record, word)) {
+        self.hold_at(record, exit, self.clock.at_least())
+    }
+
+    fn hold_at(&self, record: Arc<Record>, exit: Exit, now: Millis) -> Result<InFlight, Rejection> {
+        match record.activity.enter(|word| self.is_expired(&record, word, now)) {
             Enter::Admitted => Ok(InFlight::admitted(record, exit)),
             Enter::Saturated => Err(Rejection::TooManyRequests),
             Enter::Closed => Err(Rejection::SessionNotFound),
@@ -226,12 +235,14 @@ impl Registry {
         }
     }
 
-    /// In flight and without an absolute limit, a session needs no look at the clock.
-    fn is_expired(&self, record: &Record, word: Word) -> bool {
-        if word.in_flight() > 0 && self.timeouts.lifetime.is_none() {
-            return false;
-        }
-        let verdict = self.timeouts.verdict(word, record.opened_at(), self.clock.at_least());
+    fn is_expired(&self, record: &Record, word: Word, now: Millis) -> bool {
+        let may_be = self.shortest_idle.is_none_or(|span| now >= word.last_activity() + span);
+        may_be && self.is_overdue(record, word, now)
+    }
+
+    #[cold]
+    fn is_overdue(&self, record: &Record, word: Word, now: Millis) -> bool {
+        let verdict = self.timeouts.verdict(word, record.opened_at(), now);
         !matches!(verdict, Verdict::LookAgain(_))
     }
 
