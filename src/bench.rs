@@ -101,13 +101,15 @@ impl Core {
 
     /// A whole touch: resolve, enter, exit. What it returns depends on what was found.
     pub fn touch(&self, id: &str) -> u64 {
-        self.registry.enter(id, None).map_or(0, |in_flight| in_flight.record().word().in_flight())
+        self.registry
+            .enter(id.as_bytes(), None)
+            .map_or(0, |in_flight| in_flight.record().word().in_flight())
     }
 
     /// What no touch can do without: a lookup in the same map that gives the session out, and two
     /// read-modify-writes.
     pub fn floor(&self, id: &str) -> u64 {
-        self.registry.find(id).map_or(0, |record| record.activity.floor())
+        self.registry.find(id.as_bytes()).map_or(0, |record| record.activity.floor())
     }
 
     /// The same without giving the session out: nothing could be held after the lookup.
@@ -116,7 +118,7 @@ impl Core {
     }
 
     pub fn close(&self, id: &str) -> bool {
-        let record = self.registry.find(id);
+        let record = self.registry.find(id.as_bytes());
         record.is_some_and(|record| self.registry.close(&record, CloseReason::Client))
     }
 

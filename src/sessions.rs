@@ -45,7 +45,7 @@ impl Sessions {
 
     /// The session with this id. Does not count as activity.
     pub fn get(&self, id: &str) -> Option<Session> {
-        self.registry.find(id).map(|record| Session::of(&record))
+        self.registry.find(id.as_bytes()).map(|record| Session::of(&record))
     }
 
     /// The session that logs, events and listings show under this name. Walks the table.

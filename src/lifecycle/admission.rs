@@ -247,7 +247,7 @@ mod tests {
         }
         for n in 0..16 {
             drop(registry.begin(None, None).now_or_never().unwrap().unwrap());
-            assert!(registry.find(&n.to_string()).is_none(), "{n} was idle for longest");
+            assert!(registry.find(n.to_string().as_bytes()).is_none(), "{n} was idle for longest");
             assert_eq!(closed(&registry), [0, n + 1]);
             open(&registry, &format!("{n}-again"), None);
         }

@@ -157,7 +157,7 @@ mod tests {
             if matches!(event, SessionEvent::Closed { .. }) {
                 let next = (hears.fetch_add(1, Ordering::Relaxed) + 1).to_string();
                 let registry = inside.get().unwrap().upgrade().unwrap();
-                if let Some(next) = registry.find(&next) {
+                if let Some(next) = registry.find(next.as_bytes()) {
                     assert!(registry.close(&next, CloseReason::Requested));
                 }
             }
@@ -166,7 +166,7 @@ mod tests {
         for n in 0..MANY {
             open(&registry, &n.to_string());
         }
-        registry.close(&registry.find("0").unwrap(), CloseReason::Requested);
+        registry.close(&registry.find(b"0").unwrap(), CloseReason::Requested);
         assert_eq!(heard.load(Ordering::Relaxed), MANY);
         assert_eq!(registry.events().closed().iter().sum::<u64>(), MANY);
         assert!(registry.records().is_empty() && nothing_is_left());
@@ -193,7 +193,7 @@ mod tests {
         open(&a, "first");
         open(&a, "second");
         open(&b, "only");
-        a.close(&a.find("first").unwrap(), CloseReason::Requested);
+        a.close(&a.find(b"first").unwrap(), CloseReason::Requested);
         log.assert(&["a begins", "b begins", "b ends", "a ends", "a begins", "a ends"]);
         assert!(nothing_is_left());
     }

@@ -267,7 +267,7 @@ impl Subject for Table {
     }
 
     fn enter(&self, session: &Self::Session) -> Option<InFlight> {
-        self.registry.enter(session.id()?.as_str(), None).ok()
+        self.registry.enter(session.id()?.as_bytes(), None).ok()
     }
 
     fn exit(&self, _: &Self::Session, guard: InFlight) {
@@ -287,7 +287,7 @@ impl Subject for Table {
     fn is_sound(&self, session: &Self::Session) -> bool {
         let (opened, closed) = (self.opened.load(SeqCst), self.closed.load(SeqCst));
         let live = u64::from(!self.is_closed(session));
-        let found = session.id().is_some_and(|id| self.registry.find(id.as_str()).is_some());
+        let found = session.id().is_some_and(|id| self.registry.find(id.as_bytes()).is_some());
         opened - closed == live
             && self.registry.permits().used() as u64 == live
             && found == (live == 1)
@@ -492,8 +492,9 @@ impl Churn {
         let slot = dice.roll(self.slots.len() as u64) as usize;
         let Some((id, tally)) = self.slots[slot].lock().unwrap().clone() else { return };
         let alice = Principal::from("alice");
-        let entered = self.registry.enter(&id, None);
-        let Ok(in_flight) = entered.or_else(|_| self.registry.enter(&id, Some(&alice))) else {
+        let entered = self.registry.enter(id.as_bytes(), None);
+        let Ok(in_flight) = entered.or_else(|_| self.registry.enter(id.as_bytes(), Some(&alice)))
+        else {
             return;
         };
         self.admitted.fetch_add(1, SeqCst);

@@ -126,7 +126,10 @@ impl World {
 
     /// The session is gone without a trace, and the server behind is told of it or not.
     fn assert_gone(&self, told: bool) {
-        assert!(self.registry.find(ID).is_none(), "a closed session stayed in the table");
+        assert!(
+            self.registry.find(ID.as_bytes()).is_none(),
+            "a closed session stayed in the table"
+        );
         let events = (self.tally.opened.load(SeqCst), self.tally.closed.load(SeqCst));
         assert_eq!(events, (1, 1), "opened and closed once each");
         assert_eq!(self.registry.permits().stages(), [0, 0, usize::from(told)]);
@@ -139,7 +142,7 @@ fn complete(opening: Opening) -> InFlight {
 }
 
 fn delete(registry: &Arc<Registry>) -> bool {
-    let record = registry.find(ID);
+    let record = registry.find(ID.as_bytes());
     record.is_some_and(|record| registry.close_untold(&record, CloseReason::Client))
 }
 
@@ -150,7 +153,7 @@ fn a_close_while_the_session_is_being_opened_leaves_nothing_of_it() {
         let opening = world.begin();
         let session = opening.session();
         let operator = thread::spawn(move || session.close());
-        let request = world.spawn(|registry| registry.enter(ID, None).is_ok());
+        let request = world.spawn(|registry| registry.enter(ID.as_bytes(), None).is_ok());
         drop(complete(opening));
         assert!(operator.join().unwrap(), "nobody else closes it");
         request.join().unwrap();
@@ -218,7 +221,7 @@ fn reaper_access_and_delete_close_an_expired_session_once() {
         drop(opened);
         let reaper = world.spawn(move |registry| assert_eq!(registry.look_at(&record), None));
         let client = world.spawn(delete);
-        assert!(world.registry.enter(ID, None).is_err(), "it has expired");
+        assert!(world.registry.enter(ID.as_bytes(), None).is_err(), "it has expired");
         reaper.join().unwrap();
         let told = !client.join().unwrap();
         world.assert_gone(told);

@@ -236,9 +236,9 @@ mod tests {
             builder.enable_time().start_paused(true).build().unwrap()
         };
         drop(open(&registry, "a", &server()));
-        runtime().block_on(async { drop(registry.enter("a", None).unwrap()) });
+        runtime().block_on(async { drop(registry.enter(b"a", None).unwrap()) });
         runtime().block_on(async {
-            drop(registry.enter("a", None).unwrap());
+            drop(registry.enter(b"a", None).unwrap());
             sleep(2_000).await;
             assert_eq!(registry.live(), 0);
         });

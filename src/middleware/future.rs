@@ -31,7 +31,8 @@ pin_project! {
     enum State<F, B, E> {
         Answered { response: Option<Response<SessionBody<B>>> },
         Passing { #[pin] inner: F },
-        Watched { #[pin] inner: F, stray: Option<Stray> },
+        // In a box: there is much in it, and every future would be as large.
+        Watched { #[pin] inner: F, stray: Option<Box<Stray>> },
         Tracked { #[pin] inner: F, track: Option<Track> },
         Opening { inner: BoxFuture<'static, Result<Response<SessionBody<B>>, E>> },
     }
@@ -50,7 +51,7 @@ impl<F, B, E> ResponseFuture<F, B, E> {
 
     /// Of no session, unless the answer carries one.
     pub(super) fn watched(inner: F, stray: Stray) -> Self {
-        Self { state: State::Watched { inner, stray: Some(stray) } }
+        Self { state: State::Watched { inner, stray: Some(Box::new(stray)) } }
     }
 
     /// Of a live session.

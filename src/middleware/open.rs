@@ -83,7 +83,7 @@ where
         let turn = timeout(self.shared.options.open_timeout, turn).await.ok();
         // Whoever was first may have restored it, or ended it.
         let registry = Arc::clone(&self.shared.registry);
-        if let Ok(in_flight) = registry.enter(id.as_str(), principal.as_ref()) {
+        if let Ok(in_flight) = registry.enter(id.as_bytes(), principal.as_ref()) {
             drop(turn);
             let session = Session::of(in_flight.record());
             let track = match Track::begin(&self.shared, in_flight, &request) {
@@ -94,7 +94,7 @@ where
             let response = self.service.call(request).await?;
             return Ok(track.finish(response));
         }
-        if registry.find(id.as_str()).is_some() || registry.was_closed(&id) {
+        if registry.find(id.as_bytes()).is_some() || registry.was_closed(&id) {
             return Ok(self.shared.reject(Rejection::SessionNotFound));
         }
         let is_get = request.method() == Method::GET;

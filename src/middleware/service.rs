@@ -79,31 +79,21 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         if !self.common.shared.manages(request.uri().path()) {
             return ResponseFuture::passing(self.inner.call(request));
         }
         let SessionHeaders { era, id } = SessionHeaders::read(request.headers());
         if era == Era::Modern {
-            // A server that goes by the id and not by the version must not see one that nobody
-            // has checked.
-            request.headers_mut().remove(SESSION_ID_HEADER);
-            return self.without_id(request, era);
+            return self.modern(request);
         }
         // Who asks is found out only where there is something to ask for.
-        let has_owner = self.common.shared.identifies() && id != Ok(None);
-        let mut principal = None;
-        let resolved = if has_owner {
-            (principal, request) = self.common.shared.identify(request);
-            self.resolve(&request, SessionHeaders::read(request.headers()).id, principal.as_ref())
-        } else {
-            self.resolve(&request, id, None)
-        };
-        match resolved {
+        if self.common.shared.identifies() && id != Ok(None) {
+            return self.identified(request, era);
+        }
+        match self.resolve(&request, id, None) {
             Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
-            Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
-            Ok(Resolved::Absent) => self.without_id(request, era),
-            Err(why) => self.refuse(why),
+            resolved => self.elsewhere(request, resolved, era, None),
         }
     }
 }
@@ -124,6 +114,43 @@ where
     S::Error: Send,
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
+    /// Of the era without sessions.
+    fn modern(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
+        // A server that goes by the id and not by the version must not see one that nobody has checked.
+        request.headers_mut().remove(SESSION_ID_HEADER);
+        self.without_id(request, Era::Modern)
+    }
+
+    /// Where it matters who asks.
+    fn identified(
+        &mut self,
+        request: Request<Body>,
+        era: Era,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
+        let (principal, request) = self.common.shared.identify(request);
+        let id = SessionHeaders::read(request.headers()).id;
+        match self.resolve(&request, id, principal.as_ref()) {
+            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
+            resolved => self.elsewhere(request, resolved, era, principal),
+        }
+    }
+
+    /// Of no live session.
+    fn elsewhere(
+        &mut self,
+        request: Request<Body>,
+        resolved: Result<Resolved, Rejection>,
+        era: Era,
+        principal: Option<Principal>,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
+        match resolved {
+            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
+            Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
+            Ok(Resolved::Absent) => self.without_id(request, era),
+            Err(why) => self.refuse(why),
+        }
+    }
+
     fn refuse(&self, why: Rejection) -> ResponseFuture<S::Future, B, S::Error> {
         ResponseFuture::answered(self.common.shared.reject(why))
     }
@@ -131,22 +158,33 @@ where
     fn resolve(
         &self,
         request: &Request<Body>,
-        id: Result<Option<&str>, Rejection>,
+        id: Result<Option<&[u8]>, Rejection>,
         principal: Option<&Principal>,
     ) -> Result<Resolved, Rejection> {
         let Some(id) = id? else { return Ok(Resolved::Absent) };
+        match self.common.shared.registry.enter(id, principal) {
+            Ok(in_flight) => Ok(Resolved::Live(in_flight)),
+            Err(lost) => self.miss(request, id, principal, lost),
+        }
+    }
+
+    /// There is no such session here, or not for this principal.
+    #[cold]
+    fn miss(
+        &self,
+        request: &Request<Body>,
+        id: &[u8],
+        principal: Option<&Principal>,
+        lost: Rejection,
+    ) -> Result<Resolved, Rejection> {
         let registry = &self.common.shared.registry;
-        let lost = match registry.enter(id, principal) {
-            Ok(in_flight) => return Ok(Resolved::Live(in_flight)),
-            Err(lost) => lost,
-        };
+        let id = SessionId::new(id)?;
         // Who could not own the session is not told that it may be there.
         let may_ask = [Method::GET, Method::POST, Method::DELETE].contains(request.method())
             && lost == Rejection::SessionNotFound
             && self.common.shared.options.unknown_ids == UnknownIds::Forward
             && self.common.shared.may_open(principal).is_ok()
-            && registry.find(id).is_none();
-        let id = SessionId::new(id)?;
+            && registry.find(id.as_bytes()).is_none();
         if may_ask && !registry.was_closed(&id) {
             return Ok(Resolved::Unknown(id));
         }

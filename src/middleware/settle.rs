@@ -123,7 +123,7 @@ impl Birth {
         let entered = opening
             .complete(id.clone(), Issuer::Inner, endpoint, Exit::Touch)
             // Another request of this client was faster: join it, if it is this client's.
-            .or_else(|_| shared.registry.enter(id.as_str(), principal.as_ref()));
+            .or_else(|_| shared.registry.enter(id.as_bytes(), principal.as_ref()));
         match entered {
             Ok(in_flight) => {
                 let mut seat = None;
@@ -167,7 +167,7 @@ where
 pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Terminator) {
     for value in response.headers().get_all(SESSION_ID_HEADER) {
         let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
-        if let Some(id) = id.filter(|id| shared.registry.find(id.as_str()).is_none()) {
+        if let Some(id) = id.filter(|id| shared.registry.find(id.as_bytes()).is_none()) {
             shared.registry.turn_away(id, endpoint.clone());
         }
     }

@@ -85,12 +85,12 @@ impl Shared {
     /// An id for a server that issues none.
     pub(super) fn mint(&self) -> Result<SessionId, Rejection> {
         let Some(generator) = &self.options.id_generator else {
-            return SessionId::new(&uuid::Uuid::new_v4().to_string());
+            return SessionId::new(uuid::Uuid::new_v4().to_string());
         };
         (0..ATTEMPTS)
             .filter_map(|_| shielded("id generator", || generator()))
             .filter_map(|id| SessionId::new(&id).ok())
-            .find(|id| self.registry.find(id.as_str()).is_none() && !self.registry.was_closed(id))
+            .find(|id| self.registry.find(id.as_bytes()).is_none() && !self.registry.was_closed(id))
             .ok_or(Rejection::UnusableId)
     }
 }

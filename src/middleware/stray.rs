@@ -78,7 +78,7 @@ where
             return Settled::nothing(shared.reject(Rejection::UnusableId));
         }
     };
-    if shared.registry.find(id.as_str()).is_some() {
+    if shared.registry.find(id.as_bytes()).is_some() {
         // The id of a live session, given to somebody who did not send it.
         return Settled::nothing(shared.reject(Rejection::UnusableId));
     }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use super::{
     Rejection,
     era::{Era, VERSION_HEADER},
-    id::{SESSION_ID_HEADER, check},
+    id::{MAX_LEN, SESSION_ID_HEADER},
 };
 
 /// Found in one pass over the headers: a request has few, and to compare the name of each takes less
@@ -13,8 +13,10 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct SessionHeaders<'a> {
     pub(crate) era: Era,
-    /// Checked. `None` without the header.
-    pub(crate) id: Result<Option<&'a str>, Rejection>,
+    /// Not too long to be looked for, and not checked otherwise: that of a live session was, when it was opened,
+    /// and what is not found [`SessionId::new`](super::SessionId::new) says what is wrong with. `None` without
+    /// the header.
+    pub(crate) id: Result<Option<&'a [u8]>, Rejection>,
 }
 
 impl<'a> SessionHeaders<'a> {
@@ -24,7 +26,8 @@ impl<'a> SessionHeaders<'a> {
             match name.as_str() {
                 SESSION_ID_HEADER => {
                     id = match id {
-                        Ok(None) => check(value.as_bytes()).map(Some),
+                        Ok(None) if value.len() > MAX_LEN => Err(Rejection::IdTooLong),
+                        Ok(None) => Ok(Some(value.as_bytes())),
                         _ => Err(Rejection::IdRepeated),
                     };
                 }
@@ -38,14 +41,15 @@ impl<'a> SessionHeaders<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::SessionId, *};
 
     fn read(values: &[&[u8]]) -> Result<Option<String>, Rejection> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(SESSION_ID_HEADER, HeaderValue::from_bytes(value).unwrap());
         }
-        SessionHeaders::read(&headers).id.map(|id| id.map(str::to_owned))
+        let id = SessionHeaders::read(&headers).id?.map(SessionId::new).transpose()?;
+        Ok(id.map(|id| id.as_str().to_owned()))
     }
 
     #[test]
@@ -74,7 +78,7 @@ mod tests {
             headers.append(name, HeaderValue::from_static(value));
         }
         let found = SessionHeaders::read(&headers);
-        assert_eq!((found.era, found.id), (Era::Legacy, Ok(Some("an-id"))));
+        assert_eq!((found.era, found.id), (Era::Legacy, Ok(Some(&b"an-id"[..]))));
         headers.insert("Mcp-Protocol-Version", HeaderValue::from_static("2026-07-28"));
         assert_eq!(SessionHeaders::read(&headers).era, Era::Modern);
     }

@@ -16,7 +16,7 @@ use super::{Fingerprint, Rejection};
 pub(crate) const SESSION_ID_HEADER: &str = "mcp-session-id";
 
 /// Longer than any id in the field (UUIDs, 32-byte tokens in hex, short JWTs are not ids).
-const MAX_LEN: usize = 256;
+pub(super) const MAX_LEN: usize = 256;
 
 /// The text of a UUID, which most ids are, is 36 bytes; two more cost nothing.
 const INLINE: usize = 38;
@@ -34,9 +34,9 @@ enum Text {
 }
 
 impl SessionId {
-    /// An id from text, by the same rules as in a header.
-    pub(crate) fn new(text: &str) -> Result<Self, Rejection> {
-        check(text.as_bytes())?;
+    /// The value of a header as an id, or any other text, if it can be one.
+    pub(crate) fn new(text: impl AsRef<[u8]>) -> Result<Self, Rejection> {
+        let text = check(text.as_ref())?;
         let mut bytes = [0; INLINE];
         Ok(Self(match bytes.get_mut(..text.len()) {
             Some(room) => {
@@ -71,14 +71,12 @@ impl SessionId {
     }
 }
 
-/// The value of the header as an id, if it can be one.
-pub(super) fn check(id: &[u8]) -> Result<&str, Rejection> {
+fn check(id: &[u8]) -> Result<&str, Rejection> {
     if id.is_empty() {
         Err(Rejection::IdEmpty)
     } else if id.len() > MAX_LEN {
         Err(Rejection::IdTooLong)
-    // To the end in any case: many bytes at a time take less time than one less.
-    } else if !id.iter().fold(true, |fine, byte| fine & byte.is_ascii_graphic()) {
+    } else if !id.iter().all(u8::is_ascii_graphic) {
         Err(Rejection::IdMalformed)
     } else {
         std::str::from_utf8(id).map_err(|_| Rejection::IdMalformed)

@@ -17,7 +17,7 @@ impl Known {
     pub(crate) const ID: &str = "known";
 
     pub(crate) fn admits(&self, id: &str) -> bool {
-        self.registry.enter(id, None).is_ok()
+        self.registry.enter(id.as_bytes(), None).is_ok()
     }
 
     pub(crate) fn count(&self) -> usize {

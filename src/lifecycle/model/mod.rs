@@ -241,7 +241,7 @@ impl Pair {
         if stranger {
             who = self::who(session);
         }
-        let entered = self.real.registry.enter(&id, principal(who).as_ref());
+        let entered = self.real.registry.enter(id.as_bytes(), principal(who).as_ref());
         self.hear();
         let expected = self.oracle.enter(&id, who);
         match (entered, expected) {
@@ -467,7 +467,7 @@ impl Pair {
         assert_eq!(told, to_tell, "what the server behind is being told");
         for id in 0..COMMON_IDS {
             let id = format!("common-{id}");
-            let found = self.real.registry.find(&id).is_some();
+            let found = self.real.registry.find(id.as_bytes()).is_some();
             assert_eq!(found, self.oracle.find(&id).is_some(), "whether {id} is found");
             let buried = self.real.registry.was_closed(&session_id(&id));
             assert_eq!(buried, self.oracle.buried.contains(&id), "whether {id} was closed here");
