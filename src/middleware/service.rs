@@ -80,8 +80,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !self.common.shared.manages(request.uri().path()) {
-            return ResponseFuture::passing(self.inner.call(request));
+        if !self.common.shared.manages(request.uri()) {
+            return self.pass(request);
         }
         let SessionHeaders { era, id } = SessionHeaders::read(request.headers());
         if era == Era::Modern {
@@ -92,21 +92,23 @@ where
             return self.identified(request, era);
         }
         match self.resolve(&request, id, None) {
-            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
-            resolved => self.elsewhere(request, resolved, era, None),
+            Ok(in_flight) => self.track(request, in_flight),
+            Err(why) => self.elsewhere(request, why, era, None),
         }
     }
 }
 
-/// What an id turned out to be.
-enum Resolved {
-    Live(InFlight),
-    /// Never seen here, and the server behind may know it.
-    Unknown(SessionId),
-    /// There is none.
+/// Why a request is of no live session.
+enum Elsewhere {
+    /// It has no id.
     Absent,
+    /// Its id was never seen here, and the server behind may know it.
+    Unknown(SessionId),
+    Refused(Rejection),
 }
 
+/// What every request goes through stands above, and in [`resolve`](Self::resolve) and [`track`](Self::track). The
+/// rest is not inlined into it: a request leaves little of the cache to its code.
 impl<S, B> McpSessionService<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -114,7 +116,14 @@ where
     S::Error: Send,
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
+    /// None of the layer's business.
+    #[inline(never)]
+    fn pass(&mut self, request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
+        ResponseFuture::passing(self.inner.call(request))
+    }
+
     /// Of the era without sessions.
+    #[inline(never)]
     fn modern(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
         // A server that goes by the id and not by the version must not see one that nobody has checked.
         request.headers_mut().remove(SESSION_ID_HEADER);
@@ -122,6 +131,7 @@ where
     }
 
     /// Where it matters who asks.
+    #[inline(never)]
     fn identified(
         &mut self,
         request: Request<Body>,
@@ -130,87 +140,105 @@ where
         let (principal, request) = self.common.shared.identify(request);
         let id = SessionHeaders::read(request.headers()).id;
         match self.resolve(&request, id, principal.as_ref()) {
-            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
-            resolved => self.elsewhere(request, resolved, era, principal),
+            Ok(in_flight) => self.track(request, in_flight),
+            Err(why) => self.elsewhere(request, why, era, principal),
         }
     }
 
     /// Of no live session.
+    #[inline(never)]
     fn elsewhere(
         &mut self,
         request: Request<Body>,
-        resolved: Result<Resolved, Rejection>,
+        why: Elsewhere,
         era: Era,
         principal: Option<Principal>,
     ) -> ResponseFuture<S::Future, B, S::Error> {
-        match resolved {
-            Ok(Resolved::Live(in_flight)) => self.track(request, in_flight),
-            Ok(Resolved::Unknown(id)) => self.unknown(request, id, principal),
-            Ok(Resolved::Absent) => self.without_id(request, era),
-            Err(why) => self.refuse(why),
+        match why {
+            Elsewhere::Absent => self.without_id(request, era),
+            Elsewhere::Unknown(id) => self.unknown(request, id, principal),
+            Elsewhere::Refused(why) => self.refuse(why),
         }
     }
 
+    #[inline(never)]
     fn refuse(&self, why: Rejection) -> ResponseFuture<S::Future, B, S::Error> {
         ResponseFuture::answered(self.common.shared.reject(why))
     }
 
+    #[inline]
     fn resolve(
         &self,
         request: &Request<Body>,
         id: Result<Option<&[u8]>, Rejection>,
         principal: Option<&Principal>,
-    ) -> Result<Resolved, Rejection> {
-        let Some(id) = id? else { return Ok(Resolved::Absent) };
-        match self.common.shared.registry.enter(id, principal) {
-            Ok(in_flight) => Ok(Resolved::Live(in_flight)),
-            Err(lost) => self.miss(request, id, principal, lost),
-        }
+    ) -> Result<InFlight, Elsewhere> {
+        let Some(id) = id.map_err(Elsewhere::Refused)? else { return Err(Elsewhere::Absent) };
+        let entered = self.common.shared.registry.enter(id, principal);
+        entered.map_err(|lost| self.lost(request, id, principal, lost))
     }
 
     /// There is no such session here, or not for this principal.
     #[cold]
-    fn miss(
+    fn lost(
         &self,
         request: &Request<Body>,
         id: &[u8],
         principal: Option<&Principal>,
         lost: Rejection,
-    ) -> Result<Resolved, Rejection> {
-        let registry = &self.common.shared.registry;
-        let id = SessionId::new(id)?;
+    ) -> Elsewhere {
+        let shared = &self.common.shared;
+        let id = match SessionId::new(id) {
+            Ok(id) => id,
+            Err(why) => return Elsewhere::Refused(why),
+        };
         // Who could not own the session is not told that it may be there.
         let may_ask = [Method::GET, Method::POST, Method::DELETE].contains(request.method())
             && lost == Rejection::SessionNotFound
-            && self.common.shared.options.unknown_ids == UnknownIds::Forward
-            && self.common.shared.may_open(principal).is_ok()
-            && registry.find(id.as_bytes()).is_none();
-        if may_ask && !registry.was_closed(&id) {
-            return Ok(Resolved::Unknown(id));
+            && shared.options.unknown_ids == UnknownIds::Forward
+            && shared.may_open(principal).is_ok()
+            && shared.registry.find(id.as_bytes()).is_none();
+        if may_ask && !shared.registry.was_closed(&id) {
+            return Elsewhere::Unknown(id);
         }
-        Err(lost)
+        Elsewhere::Refused(lost)
     }
 
+    #[inline]
     fn track(
         &mut self,
         mut request: Request<Body>,
         in_flight: InFlight,
     ) -> ResponseFuture<S::Future, B, S::Error> {
+        let shared = &self.common.shared;
+        let session = Session::of(in_flight.record());
+        let track = match *request.method() {
+            Method::GET | Method::DELETE => match self.begin(in_flight, &request) {
+                Ok(track) => track,
+                Err(answered) => return answered,
+            },
+            _ => Track::plain(shared, in_flight),
+        };
+        shared.insert(session, &mut request);
+        ResponseFuture::tracked(self.inner.call(request), track)
+    }
+
+    /// What opens a stream, or ends the session. `Err` is the answer, if it is ours.
+    #[inline(never)]
+    fn begin(
+        &self,
+        in_flight: InFlight,
+        request: &Request<Body>,
+    ) -> Result<Track, ResponseFuture<S::Future, B, S::Error>> {
+        let shared = &self.common.shared;
         if request.method() == Method::DELETE && in_flight.record().is_issued_by_layer() {
             // The server behind knows of no session, so there is nobody to ask.
-            self.common.shared.registry.close(in_flight.record(), CloseReason::Client);
+            shared.registry.close(in_flight.record(), CloseReason::Client);
             let mut response = Response::new(SessionBody::fixed(Bytes::new()));
             *response.status_mut() = StatusCode::NO_CONTENT;
-            return ResponseFuture::answered(response);
+            return Err(ResponseFuture::answered(response));
         }
-        let session = Session::of(in_flight.record());
-        match Track::begin(&self.common.shared, in_flight, &request) {
-            Err(why) => self.refuse(why),
-            Ok(track) => {
-                self.common.shared.insert(session, &mut request);
-                ResponseFuture::tracked(self.inner.call(request), track)
-            }
-        }
+        Track::begin(shared, in_flight, request).map_err(|why| self.refuse(why))
     }
 
     fn unknown(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, Request};
+use http::{Extensions, Request, Uri};
 
 use super::{options::Options, turns::Turns};
 use crate::{
@@ -43,9 +43,9 @@ impl Shared {
     }
 
     /// Whether requests to this path are the layer's business.
-    pub(super) fn manages(&self, path: &str) -> bool {
+    pub(super) fn manages(&self, uri: &Uri) -> bool {
         let paths = &self.options.paths;
-        paths.is_empty() || paths.iter().any(|managed| covers(managed, path))
+        paths.is_empty() || paths.iter().any(|managed| covers(managed, uri.path()))
     }
 
     /// Whether anybody asks who sent a request.

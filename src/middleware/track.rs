@@ -35,23 +35,36 @@ impl Track {
         in_flight: InFlight,
         request: &Request<T>,
     ) -> Result<Self, Rejection> {
-        let mut seat = None;
-        if request.method() == Method::GET {
-            let record = in_flight.record();
-            let refusal = if shared.registry.is_draining() {
-                Some(Rejection::ShuttingDown)
-            } else {
-                seat = StreamSeat::take(record, shared.options.max_streams);
-                seat.is_none().then_some(Rejection::TooManyStreams)
-            };
-            if let Some(refusal) = refusal {
-                turn_back(shared, in_flight);
-                return Err(refusal);
-            }
+        match *request.method() {
+            Method::GET => Self::stream(shared, in_flight),
+            Method::DELETE => Ok(Self::ending(shared, in_flight, request.uri().path())),
+            _ => Ok(Self::plain(shared, in_flight)),
         }
-        let ending = (request.method() == Method::DELETE)
-            .then(|| Ending::new(shared, in_flight.record(), request.uri().path()));
-        Ok(Self { shared: Arc::clone(shared), in_flight, seat, ending })
+    }
+
+    /// Of a request that neither opens a stream nor ends the session.
+    pub(super) fn plain(shared: &Arc<Shared>, in_flight: InFlight) -> Self {
+        Self { shared: Arc::clone(shared), in_flight, seat: None, ending: None }
+    }
+
+    fn stream(shared: &Arc<Shared>, in_flight: InFlight) -> Result<Self, Rejection> {
+        let refusal = if shared.registry.is_draining() {
+            Rejection::ShuttingDown
+        } else {
+            match StreamSeat::take(in_flight.record(), shared.options.max_streams) {
+                Some(seat) => {
+                    return Ok(Self { seat: Some(seat), ..Self::plain(shared, in_flight) });
+                }
+                None => Rejection::TooManyStreams,
+            }
+        };
+        turn_back(shared, in_flight);
+        Err(refusal)
+    }
+
+    fn ending(shared: &Arc<Shared>, in_flight: InFlight, path: &str) -> Self {
+        let ending = Ending::new(shared, in_flight.record(), path);
+        Self { ending: Some(ending), ..Self::plain(shared, in_flight) }
     }
 
     /// The answer has come.
