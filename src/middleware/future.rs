@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -21,49 +22,56 @@ pin_project! {
     /// Dropping it lets go of the session; while one is being opened, the call to the server behind
     /// goes on in the background, and a session that comes of it is closed.
     pub struct ResponseFuture<F, B, E> {
+        // The call to the server behind, unless there is none or a task makes it. Beside the other, not in it: what
+        // the call returns is large, and stays where it is put.
         #[pin]
-        state: State<F, B, E>,
+        call: Option<F>,
+        way: Way<B, E>,
     }
 }
 
-pin_project! {
-    #[project = StateProj]
-    enum State<F, B, E> {
-        Answered { response: Option<Response<SessionBody<B>>> },
-        Passing { #[pin] inner: F },
-        // In a box: there is much in it, and every future would be as large.
-        Watched { #[pin] inner: F, stray: Option<Box<Stray>> },
-        Tracked { #[pin] inner: F, track: Option<Track> },
-        Opening { inner: BoxFuture<'static, Result<Response<SessionBody<B>>, E>> },
-    }
+/// What becomes of a request. What is rare is in a box: every future is as large as the largest.
+enum Way<B, E> {
+    /// Its answer is none of our business.
+    Pass,
+    /// Its answer may carry a session.
+    Watch(Box<Stray>),
+    /// It is of a live session.
+    Track(Track),
+    /// It may open a session.
+    Open(BoxFuture<'static, Result<Response<SessionBody<B>>, E>>),
+    /// The answer is ours.
+    Answered(Box<Response<SessionBody<B>>>),
+    Over,
 }
 
 impl<F, B, E> ResponseFuture<F, B, E> {
     /// Our own answer.
     pub(super) fn answered(response: Response<SessionBody<B>>) -> Self {
-        Self { state: State::Answered { response: Some(response) } }
+        Self { call: None, way: Way::Answered(Box::new(response)) }
     }
 
     /// None of our business.
-    pub(super) fn passing(inner: F) -> Self {
-        Self { state: State::Passing { inner } }
+    pub(super) fn passing(call: F) -> Self {
+        Self { call: Some(call), way: Way::Pass }
     }
 
     /// Of no session, unless the answer carries one.
-    pub(super) fn watched(inner: F, stray: Stray) -> Self {
-        Self { state: State::Watched { inner, stray: Some(Box::new(stray)) } }
+    pub(super) fn watched(call: F, stray: Stray) -> Self {
+        Self { call: Some(call), way: Way::Watch(Box::new(stray)) }
     }
 
     /// Of a live session.
-    pub(super) fn tracked(inner: F, track: Track) -> Self {
-        Self { state: State::Tracked { inner, track: Some(track) } }
+    #[inline]
+    pub(super) fn tracked(call: F, track: Track) -> Self {
+        Self { call: Some(call), way: Way::Track(track) }
     }
 
     /// May open a session.
     pub(super) fn opening(
         inner: impl Future<Output = Result<Response<SessionBody<B>>, E>> + Send + 'static,
     ) -> Self {
-        Self { state: State::Opening { inner: Box::pin(inner) } }
+        Self { call: None, way: Way::Open(Box::pin(inner)) }
     }
 }
 
@@ -75,38 +83,36 @@ where
     type Output = Result<Response<SessionBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Opening { inner } => inner.as_mut().poll(cx),
-            StateProj::Passing { inner } => {
-                inner.poll(cx).map_ok(|response| response.map(SessionBody::plain))
-            }
-            StateProj::Tracked { inner, track } => {
-                let response = ready!(inner.poll(cx));
-                finish(response, track.take(), Track::finish)
-            }
-            StateProj::Watched { inner, stray } => {
-                let response = ready!(inner.poll(cx));
-                finish(response, stray.take(), |stray, response| stray.settle(response).response)
-            }
-            // Polled again after it was ready: pending for ever, as nothing is left to say.
-            StateProj::Answered { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
-                None => Poll::Pending,
-            },
-        }
+        let this = self.project();
+        let Some(call) = this.call.as_pin_mut() else {
+            return this.way.poll(cx);
+        };
+        // An error of the service inside ends the request like an answer would: what the way held is dropped.
+        let response = ready!(call.poll(cx));
+        let way = mem::replace(this.way, Way::Over);
+        Poll::Ready(response.map(|response| match way {
+            Way::Track(track) => track.finish(response),
+            Way::Watch(stray) => stray.settle(response).response,
+            _ => response.map(SessionBody::plain),
+        }))
     }
 }
 
-/// An error of the service inside ends the request like an answer would: what `by` held is dropped.
-fn finish<T, B, E>(
-    response: Result<Response<B>, E>,
-    by: Option<T>,
-    finish: impl FnOnce(T, Response<B>) -> Response<SessionBody<B>>,
-) -> Poll<Result<Response<SessionBody<B>>, E>> {
-    Poll::Ready(response.map(|response| match by {
-        Some(by) => finish(by, response),
-        None => response.map(SessionBody::plain),
-    }))
+impl<B, E> Way<B, E> {
+    /// Where no call is ours to poll.
+    #[inline(never)]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<SessionBody<B>>, E>> {
+        match self {
+            Self::Open(opening) => return opening.as_mut().poll(cx),
+            Self::Answered(_) => {}
+            // Polled again after it was ready: pending for ever, as nothing is left to say.
+            _ => return Poll::Pending,
+        }
+        match mem::replace(self, Self::Over) {
+            Self::Answered(response) => Poll::Ready(Ok(*response)),
+            _ => Poll::Pending,
+        }
+    }
 }
 
 impl<F, B, E> fmt::Debug for ResponseFuture<F, B, E> {

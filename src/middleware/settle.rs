@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body;
 
 use super::{
@@ -173,16 +173,22 @@ pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint
     }
 }
 
-/// Keeps the id out of the logs of HTTP layers outside. False if there is none.
+/// Keeps the id out of the logs of HTTP layers outside. False if there is none, as in most answers.
 pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
-    let mut is_there = false;
-    for (name, value) in response.headers_mut() {
-        if name.as_str() == SESSION_ID_HEADER {
-            value.set_sensitive(true);
-            is_there = true;
-        }
+    let is_there = response.headers().keys().any(|name| name.as_str() == SESSION_ID_HEADER);
+    if is_there {
+        mark(response.headers_mut());
     }
     is_there
+}
+
+#[cold]
+fn mark(headers: &mut HeaderMap) {
+    for (name, value) in headers {
+        if name.as_str() == SESSION_ID_HEADER {
+            value.set_sensitive(true);
+        }
+    }
 }
 
 /// Whether this can be the answer to an `initialize`: JSON, an event stream, or untyped.
