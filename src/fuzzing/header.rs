@@ -85,7 +85,7 @@ fn assert_sound(text: &str) {
     assert_eq!(format!("{id:?}"), format!("SessionId({fingerprint})"));
     assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
     let mut headers = HeaderMap::new();
-    headers.insert(SESSION_ID_HEADER, header);
+    headers.insert(&SESSION_ID_HEADER, header);
     assert_eq!(format!("{headers:?}"), r#"{"mcp-session-id": Sensitive}"#);
 }
 

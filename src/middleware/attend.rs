@@ -60,7 +60,7 @@ impl Errand {
     fn may_be_lost<B>(&self, response: &Response<B>) -> bool {
         match self {
             Self::Birth(birth) => matches!(birth.kind, Kind::Initialize),
-            Self::Stray(_) => response.headers().contains_key(SESSION_ID_HEADER),
+            Self::Stray(_) => response.headers().contains_key(&SESSION_ID_HEADER),
         }
     }
 

@@ -157,7 +157,7 @@ impl Endpoint {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::DELETE;
         *request.uri_mut() = self.site.uri.clone();
-        request.headers_mut().insert(SESSION_ID_HEADER, id);
+        request.headers_mut().insert(&SESSION_ID_HEADER, id);
         if let Some(host) = &self.site.host {
             request.headers_mut().insert(HOST, host.clone());
         }

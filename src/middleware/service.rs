@@ -126,7 +126,7 @@ where
     #[inline(never)]
     fn modern(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
         // A server that goes by the id and not by the version must not see one that nobody has checked.
-        request.headers_mut().remove(SESSION_ID_HEADER);
+        request.headers_mut().remove(&SESSION_ID_HEADER);
         self.without_id(request, Era::Modern)
     }
 

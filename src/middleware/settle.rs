@@ -103,7 +103,7 @@ impl Birth {
         match opened {
             Ok((in_flight, header)) => {
                 // Also where it is there: ours is marked as a secret.
-                response.headers_mut().insert(SESSION_ID_HEADER, header);
+                response.headers_mut().insert(&SESSION_ID_HEADER, header);
                 hand_over(&shared, response, in_flight, None, false)
             }
             Err(rejection) => Settled::nothing(shared.reject(rejection)),
@@ -165,7 +165,7 @@ where
 
 /// Has the server behind close what it opened under ids that cannot be used, where they are ids.
 pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Terminator) {
-    for value in response.headers().get_all(SESSION_ID_HEADER) {
+    for value in response.headers().get_all(&SESSION_ID_HEADER) {
         let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
         if let Some(id) = id.filter(|id| shared.registry.find(id.as_bytes()).is_none()) {
             shared.registry.turn_away(id, endpoint.clone());
@@ -175,7 +175,7 @@ pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint
 
 /// Keeps the id out of the logs of HTTP layers outside. False if there is none, as in most answers.
 pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
-    let is_there = response.headers().keys().any(|name| name.as_str() == SESSION_ID_HEADER);
+    let is_there = response.headers().keys().any(|name| *name == SESSION_ID_HEADER);
     if is_there {
         mark(response.headers_mut());
     }
@@ -185,7 +185,7 @@ pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
 #[cold]
 fn mark(headers: &mut HeaderMap) {
     for (name, value) in headers {
-        if name.as_str() == SESSION_ID_HEADER {
+        if *name == SESSION_ID_HEADER {
             value.set_sensitive(true);
         }
     }

@@ -113,7 +113,7 @@ fn turn_back(shared: &Shared, in_flight: InFlight) {
 
 /// Whether the server behind answered with a session that is not the request's.
 fn has_another_id<B>(response: &Response<B>, record: &Record) -> bool {
-    let id = response.headers().get(SESSION_ID_HEADER);
+    let id = response.headers().get(&SESSION_ID_HEADER);
     id.is_some_and(|id| {
         response.status().is_success()
             && record.id().is_none_or(|own| own.as_str().as_bytes() != id.as_bytes())

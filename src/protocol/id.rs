@@ -8,12 +8,12 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::{Fingerprint, Rejection};
 
 /// `Mcp-Session-Id`.
-pub(crate) const SESSION_ID_HEADER: &str = "mcp-session-id";
+pub(crate) static SESSION_ID_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Longer than any id in the field (UUIDs, 32-byte tokens in hex, short JWTs are not ids).
 pub(super) const MAX_LEN: usize = 256;
