@@ -63,14 +63,14 @@ pub(crate) struct Lease {
 impl Lease {
     /// Lists the stream with its session. `None` if the session has closed: nobody would cut it.
     pub(crate) fn list(
-        record: &Arc<Record>,
+        record: Arc<Record>,
         stream: Weak<dyn OpenStream>,
         in_flight: Option<InFlight>,
         seat: Option<StreamSeat>,
     ) -> Option<Self> {
         let is_get = seat.is_some();
         let key = record.cold().extras_mut()?.streams.insert(Listed { stream, is_get });
-        Some(Self { record: Arc::clone(record), key, _in_flight: in_flight, _seat: seat })
+        Some(Self { record, key, _in_flight: in_flight, _seat: seat })
     }
 }
 

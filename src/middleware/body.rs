@@ -4,11 +4,11 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
@@ -51,27 +51,42 @@ impl<B> SessionBody<B> {
     }
 }
 
-/// Lets the response of a session's request go, holding the session as long as the body needs it.
+/// Lets the body of the answer to a session's request go, holding the session as long as it needs it.
 ///
 /// `None` if it is a stream and the session has closed meanwhile.
+#[inline]
 pub(super) fn carry<B>(
     shared: &Arc<Shared>,
-    response: Response<B>,
+    head: &Parts,
+    body: B,
     in_flight: InFlight,
     seat: Option<StreamSeat>,
     holds: bool,
-) -> Option<Response<SessionBody<B>>>
+) -> Option<SessionBody<B>>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    if response.body().is_end_stream() {
-        return Some(response.map(SessionBody::plain));
+    let is_over = body.is_end_stream();
+    if !is_over && body.size_hint().exact().is_none() {
+        return stream(shared, head, body, in_flight, seat, holds);
     }
-    if response.body().size_hint().exact().is_some() {
-        let in_flight = Some(in_flight).filter(|_| holds);
-        return Some(response.map(|body| SessionBody { kind: Kind::Inline { body, in_flight } }));
-    }
-    let (parts, body) = response.into_parts();
+    let in_flight = Some(in_flight).filter(|_| holds && !is_over);
+    Some(SessionBody { kind: Kind::Inline { body, in_flight } })
+}
+
+/// The same for a body whose end nobody knows.
+#[inline(never)]
+fn stream<B>(
+    shared: &Arc<Shared>,
+    head: &Parts,
+    body: B,
+    in_flight: InFlight,
+    seat: Option<StreamSeat>,
+    holds: bool,
+) -> Option<SessionBody<B>>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
     let record = Arc::clone(in_flight.record());
     let is_get = seat.is_some();
     let holds = holds && (!is_get || shared.options.streams_hold);
@@ -79,9 +94,9 @@ where
     let (registry, clock) = (&shared.registry, shared.registry.clock());
     let lifetime = shared.stream_lifetime.filter(|_| is_get);
     let ends_at = lifetime.map(|lifetime| clock.now().saturating_add(lifetime));
-    let beat = |every| Heartbeat::of(&parts.headers, every, clock.now());
+    let beat = |every| Heartbeat::of(&head.headers, every, clock.now());
     let heartbeat = shared.heartbeat.and_then(beat);
-    let list = |stream| Lease::list(&record, stream, in_flight, seat);
+    let list = |stream| Lease::list(record, stream, in_flight, seat);
     let slot = Slot::open(body, clock, ends_at, heartbeat, list)?;
     if let Some(at) = slot.first_look() {
         let stream: Weak<Slot<B>> = Arc::downgrade(&slot);
@@ -91,8 +106,7 @@ where
         // It was not in the list yet when the others were ended.
         slot.cut();
     }
-    let kind = Kind::Owned { slot, layer: Arc::clone(shared) };
-    Some(Response::from_parts(parts, SessionBody { kind }))
+    Some(SessionBody { kind: Kind::Owned { slot, layer: Arc::clone(shared) } })
 }
 
 impl<B> Body for SessionBody<B>
@@ -108,12 +122,17 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Inline { mut body, in_flight } => {
-                let frame = ready!(body.as_mut().poll_frame(cx));
-                // The consumer may stop asking after the last frame of a known size.
-                if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
+                let frame = body.as_mut().poll_frame(cx);
+                let is_over = match &frame {
+                    Poll::Pending => false,
+                    // The consumer may stop asking after the last frame of a known size.
+                    Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
+                    Poll::Ready(_) => true,
+                };
+                if is_over {
                     *in_flight = None;
                 }
-                Poll::Ready(frame)
+                frame
             }
             KindProj::Owned { slot, .. } => slot.poll_frame(cx),
             KindProj::Fixed { body } => {

@@ -156,8 +156,9 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let opened = Some(Arc::clone(in_flight.record()));
-    match carry(shared, response, in_flight, seat, holds) {
-        Some(response) => Settled { response, opened },
+    let (head, body) = response.into_parts();
+    match carry(shared, &head, body, in_flight, seat, holds) {
+        Some(body) => Settled { response: Response::from_parts(head, body), opened },
         // Closed by its own handler, or by a shutdown.
         None => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
     }

@@ -68,39 +68,71 @@ impl Track {
     }
 
     /// The answer has come.
+    #[inline]
     pub(super) fn finish<B>(self, mut response: Response<B>) -> Response<SessionBody<B>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self { shared, in_flight, seat, ending } = self;
-        let status = response.status();
         let has_id = mark_secret(&mut response);
-        if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
+        if has_id || self.ending.is_some() || turns_away(response.status()) {
+            return self.judge(response, has_id);
+        }
+        self.carry(response)
+    }
+
+    /// An answer that may be about the session itself.
+    #[inline(never)]
+    fn judge<B>(mut self, response: Response<B>, has_id: bool) -> Response<SessionBody<B>>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let status = response.status();
+        if self.ending.take().is_some_and(|ending| ending.end_if_agreed(status)) {
             return response.map(SessionBody::plain);
         }
-        match status {
-            StatusCode::NOT_FOUND => {
-                // Told all the same: the 404 may be that of another route, and the server behind
-                // would keep what nobody can reach any more.
-                shared.registry.close(in_flight.record(), CloseReason::Inner);
-                return response.map(SessionBody::plain);
-            }
-            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                turn_back(&shared, in_flight);
-                return response.map(SessionBody::plain);
-            }
-            _ => {}
+        let record = self.in_flight.record();
+        if status == StatusCode::NOT_FOUND {
+            // Told all the same: the 404 may be that of another route, and the server behind
+            // would keep what nobody can reach any more.
+            self.shared.registry.close(record, CloseReason::Inner);
+            return response.map(SessionBody::plain);
         }
-        if has_id && has_another_id(&response, in_flight.record()) {
-            let record = in_flight.record();
-            if let Some(terminate) = record.terminate() {
-                let principal = record.principal().cloned();
-                return adopt(&shared, response, principal, terminate).response;
-            }
+        if turns_away(status) {
+            turn_back(&self.shared, self.in_flight);
+            return response.map(SessionBody::plain);
         }
-        carry(&shared, response, in_flight, seat, true)
-            .unwrap_or_else(|| shared.reject(Rejection::SessionNotFound))
+        if has_id
+            && has_another_id(&response, record)
+            && let Some(terminate) = record.terminate()
+        {
+            let principal = record.principal().cloned();
+            return adopt(&self.shared, response, principal, terminate).response;
+        }
+        self.carry(response)
     }
+
+    #[inline]
+    fn carry<B>(self, response: Response<B>) -> Response<SessionBody<B>>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let (head, body) = response.into_parts();
+        match carry(&self.shared, &head, body, self.in_flight, self.seat, true) {
+            Some(body) => Response::from_parts(head, body),
+            None => self.shared.reject(Rejection::SessionNotFound),
+        }
+    }
+}
+
+/// Whether the server got nothing done.
+fn turns_away(status: StatusCode) -> bool {
+    [
+        StatusCode::NOT_FOUND,
+        StatusCode::BAD_REQUEST,
+        StatusCode::UNAUTHORIZED,
+        StatusCode::FORBIDDEN,
+    ]
+    .contains(&status)
 }
 
 /// Ends a request that got nothing done: it does not move the deadline. It is not held for its

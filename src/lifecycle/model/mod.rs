@@ -288,7 +288,7 @@ impl Pair {
         let weak: Weak<Cuttable> = Arc::downgrade(&body);
         let weak: Weak<dyn OpenStream> = weak;
         let record = Arc::clone(in_flight.record());
-        let lease = Lease::list(&record, weak, Some(in_flight), seat);
+        let lease = Lease::list(Arc::clone(&record), weak, Some(in_flight), seat);
         assert_eq!(lease.is_none(), is_closed, "a stream of a closed session is not listed");
         let Some(lease) = lease else { return };
         entry.streams += 1;
