@@ -34,7 +34,7 @@ use super::{
     principal::Principal,
     record::Record,
     registry::{Limits, Mode, Registry},
-    streams::{Lease, OpenStream},
+    streams::{Grip, Lease, OpenStream},
 };
 use crate::protocol::SessionId;
 
@@ -269,7 +269,7 @@ fn a_stream_that_opens_under_a_close_is_cut_or_refused() {
             thread::spawn(move || {
                 let weak: Weak<dyn OpenStream> = Arc::downgrade(&stream) as _;
                 // Left open, so that nothing but the close can end it.
-                Lease::list(&record, weak, None, None)
+                Lease::list(Grip::Record(record), weak, None)
             })
         };
         let client = world.spawn(delete);

@@ -50,7 +50,7 @@ pub(crate) use self::{
     record::Record,
     registry::{Limits, Registry},
     shield::shielded,
-    streams::{Lease, OpenStream, StreamSeat, Timed},
+    streams::{Grip, Lease, OpenStream, StreamSeat, Timed},
 };
 #[cfg(feature = "__bench")]
 pub(crate) use self::{clock::mock::Mock, reaper::tick, registry::tolerance};

@@ -51,33 +51,48 @@ impl Drop for StreamSeat {
     }
 }
 
+/// How a stream holds on to its session.
+#[derive(Debug)]
+pub(crate) enum Grip {
+    /// It keeps it from idling.
+    InFlight(InFlight),
+    Record(Arc<Record>),
+}
+
+impl Grip {
+    fn record(&self) -> &Record {
+        match self {
+            Self::InFlight(in_flight) => in_flight.record(),
+            Self::Record(record) => record,
+        }
+    }
+}
+
 /// What an open stream holds of its session: its place in the list, and what keeps it from idling.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    record: Arc<Record>,
     key: usize,
-    _in_flight: Option<InFlight>,
+    grip: Grip,
     _seat: Option<StreamSeat>,
 }
 
 impl Lease {
     /// Lists the stream with its session. `None` if the session has closed: nobody would cut it.
     pub(crate) fn list(
-        record: Arc<Record>,
+        grip: Grip,
         stream: Weak<dyn OpenStream>,
-        in_flight: Option<InFlight>,
         seat: Option<StreamSeat>,
     ) -> Option<Self> {
         let is_get = seat.is_some();
-        let key = record.cold().extras_mut()?.streams.insert(Listed { stream, is_get });
-        Some(Self { record, key, _in_flight: in_flight, _seat: seat })
+        let key = grip.record().cold().extras_mut()?.streams.insert(Listed { stream, is_get });
+        Some(Self { key, grip, _seat: seat })
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // A closed session has given its list away.
-        if let Some(extras) = self.record.cold().extras_mut() {
+        if let Some(extras) = self.grip.record().cold().extras_mut() {
             extras.streams.try_remove(self.key);
         }
     }

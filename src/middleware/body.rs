@@ -13,8 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-use super::{heartbeat::Heartbeat, shared::Shared, slot::Slot};
-use crate::lifecycle::{InFlight, Lease, OpenStream, StreamSeat};
+use super::{
+    heartbeat::{Heartbeat, Timing},
+    shared::Shared,
+    slot::Slot,
+};
+use crate::lifecycle::{Grip, InFlight, Lease, OpenStream, StreamSeat};
 
 pin_project! {
     /// The response body of [`McpSessionService`](crate::McpSessionService).
@@ -87,18 +91,17 @@ fn stream<B>(
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    let record = Arc::clone(in_flight.record());
     let is_get = seat.is_some();
-    let holds = holds && (!is_get || shared.options.streams_hold);
-    let in_flight = Some(in_flight).filter(|_| holds);
-    let (registry, clock) = (&shared.registry, shared.registry.clock());
-    let lifetime = shared.stream_lifetime.filter(|_| is_get);
-    let ends_at = lifetime.map(|lifetime| clock.now().saturating_add(lifetime));
-    let beat = |every| Heartbeat::of(&head.headers, every, clock.now());
-    let heartbeat = shared.heartbeat.and_then(beat);
-    let list = |stream| Lease::list(record, stream, in_flight, seat);
-    let slot = Slot::open(body, clock, ends_at, heartbeat, list)?;
-    if let Some(at) = slot.first_look() {
+    let grip = if holds && (!is_get || shared.options.streams_hold) {
+        Grip::InFlight(in_flight)
+    } else {
+        Grip::Record(Arc::clone(in_flight.record()))
+    };
+    let timing = timing(shared, head, is_get);
+    let look = timing.as_ref().and_then(|timing| timing.next_look());
+    let registry = &shared.registry;
+    let slot = Slot::open(body, timing, |stream| Lease::list(grip, stream, seat))?;
+    if let Some(at) = look {
         let stream: Weak<Slot<B>> = Arc::downgrade(&slot);
         registry.watch_timed(stream, at);
     }
@@ -107,6 +110,20 @@ where
         slot.cut();
     }
     Some(SessionBody { kind: Kind::Owned { slot, layer: Arc::clone(shared) } })
+}
+
+/// What of a stream goes by the clock, if anything does.
+fn timing(shared: &Shared, head: &Parts, is_get: bool) -> Option<Box<Timing>> {
+    let lifetime = shared.stream_lifetime.filter(|_| is_get);
+    if lifetime.is_none() && shared.heartbeat.is_none() {
+        return None;
+    }
+    let clock = shared.registry.clock();
+    let now = clock.now();
+    let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime));
+    let heartbeat = shared.heartbeat.and_then(|every| Heartbeat::of(&head.headers, every, now));
+    let timed = ends_at.is_some() || heartbeat.is_some();
+    timed.then(|| Box::new(Timing { clock, ends_at, heartbeat }))
 }
 
 impl<B> Body for SessionBody<B>

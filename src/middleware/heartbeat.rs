@@ -1,4 +1,5 @@
-//! Comments on a silent event stream, so that a dead peer is noticed and a proxy does not give up.
+//! What of a stream goes by the clock: its age, and comments while it is silent, so that a dead peer is noticed and
+//! a proxy does not give up.
 //!
 //! WHATWG HTML, section 9.2: a line that starts with a colon is ignored. It may stand between
 //! events only: inside one, the blank line after it would dispatch half an event.
@@ -9,10 +10,31 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
-use crate::lifecycle::Millis;
+use crate::lifecycle::{Clock, Millis};
 
 /// A comment and the blank line after it.
 pub(super) const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// Most streams have none.
+#[derive(Debug)]
+pub(super) struct Timing {
+    pub(super) clock: Clock,
+    /// When the stream is cut for its age.
+    pub(super) ends_at: Option<Millis>,
+    pub(super) heartbeat: Option<Heartbeat>,
+}
+
+impl Timing {
+    pub(super) fn is_over(&self, now: Millis) -> bool {
+        self.ends_at.is_some_and(|end| now >= end)
+    }
+
+    /// When somebody should look at the stream; `None` if never.
+    pub(super) fn next_look(&self) -> Option<Millis> {
+        let beat = self.heartbeat.as_ref().map(Heartbeat::next);
+        [beat, self.ends_at].into_iter().flatten().min()
+    }
+}
 
 /// The heart of one stream. It has no timer: the reaper looks at it when it may have to beat.
 #[derive(Debug)]

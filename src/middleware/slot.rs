@@ -22,23 +22,18 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::heartbeat::Heartbeat;
-use crate::lifecycle::{Clock, Lease, Millis, OpenStream, Timed, shielded};
+use super::heartbeat::Timing;
+use crate::lifecycle::{Lease, Millis, OpenStream, Timed, shielded};
 
 pub(super) struct Slot<B> {
-    clock: Clock,
-    /// When the stream is cut for its age.
-    ends_at: Option<Millis>,
-    /// Whether it has a heartbeat.
-    beats: bool,
     inner: Mutex<Inner<B>>,
 }
 
 struct Inner<B> {
     state: State<B>,
     lease: Option<Lease>,
-    heartbeat: Option<Heartbeat>,
     waker: Option<Waker>,
+    timing: Option<Box<Timing>>,
 }
 
 enum State<B> {
@@ -55,14 +50,11 @@ where
     /// Puts `body` where `list` can register it. `None` if `list` refuses: the session is closed.
     pub(super) fn open(
         body: B,
-        clock: Clock,
-        ends_at: Option<Millis>,
-        heartbeat: Option<Heartbeat>,
+        timing: Option<Box<Timing>>,
         list: impl FnOnce(Weak<dyn OpenStream>) -> Option<Lease>,
     ) -> Option<Arc<Self>> {
-        let beats = heartbeat.is_some();
-        let inner = Inner { state: State::Here(body), lease: None, heartbeat, waker: None };
-        let slot = Arc::new(Self { clock, ends_at, beats, inner: Mutex::new(inner) });
+        let inner = Inner { state: State::Here(body), lease: None, waker: None, timing };
+        let slot = Arc::new(Self { inner: Mutex::new(inner) });
         let weak: Weak<Self> = Arc::downgrade(&slot);
         let lease = list(weak)?;
         let unwanted = {
@@ -103,8 +95,8 @@ where
             return polled;
         }
         match self.put_back(body, waker) {
-            Ok(()) if self.beats => self.heed(polled),
-            Ok(()) => polled,
+            Ok(true) => self.heed(polled),
+            Ok(false) => polled,
             // Cut while it was away: whatever it just said, the session is closed.
             Err(body) => {
                 shielded("response body", || drop(body));
@@ -119,13 +111,14 @@ where
         polled: Poll<Option<Result<Frame<Bytes>, B::Error>>>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut inner = self.inner();
-        let Some(heartbeat) = &mut inner.heartbeat else {
+        let Some(Timing { clock, heartbeat: Some(heartbeat), .. }) = inner.timing.as_deref_mut()
+        else {
             return polled;
         };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    heartbeat.hear(data, self.clock.now());
+                    heartbeat.hear(data, clock.now());
                 }
                 polled
             }
@@ -135,11 +128,6 @@ where
                 None => Poll::Pending,
             },
         }
-    }
-
-    /// When somebody should first look at this stream.
-    pub(super) fn first_look(&self) -> Option<Millis> {
-        self.inner().next_look(self.ends_at)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -176,22 +164,22 @@ impl<B> Slot<B> {
         }
     }
 
-    /// Gives the body back to the caller if it is not wanted any more.
-    fn put_back(&self, body: B, waker: Waker) -> Result<(), B> {
+    /// Gives the body back to the caller if it is not wanted any more. Whether its stream is timed.
+    fn put_back(&self, body: B, waker: Waker) -> Result<bool, B> {
         // The last of a task may be its waker, and with the task goes whatever it holds: neither is
         // dropped under the lock.
-        let replaced = {
+        let (replaced, is_timed) = {
             let mut inner = self.inner();
             match inner.state {
                 State::Ended => return Err(body),
                 State::Here(_) | State::Away => {
                     inner.state = State::Here(body);
-                    inner.waker.replace(waker)
+                    (inner.waker.replace(waker), inner.timing.is_some())
                 }
             }
         };
         drop(replaced);
-        Ok(())
+        Ok(is_timed)
     }
 
     /// Ends the slot and hands out what it held, to be dropped without the lock.
@@ -199,13 +187,6 @@ impl<B> Slot<B> {
         let mut inner = self.inner();
         let state = mem::replace(&mut inner.state, State::Ended);
         (state, inner.lease.take(), inner.waker.take())
-    }
-}
-
-impl<B> Inner<B> {
-    fn next_look(&self, ends_at: Option<Millis>) -> Option<Millis> {
-        let beat = self.heartbeat.as_ref().map(Heartbeat::next);
-        [beat, ends_at].into_iter().flatten().min()
     }
 }
 
@@ -220,18 +201,24 @@ impl<B: Send> OpenStream for Slot<B> {
 
 impl<B: Send> Timed for Slot<B> {
     fn look_at(&self, now: Millis) -> Option<Millis> {
-        if self.ends_at.is_some_and(|end| now >= end) {
-            self.cut();
-            return None;
-        }
-        let (waker, next) = {
+        let look = {
             let mut inner = self.inner();
             if matches!(inner.state, State::Ended) {
                 return None;
             }
-            let beats = inner.heartbeat.as_mut().is_some_and(|heartbeat| heartbeat.look_at(now));
-            let waker = if beats { inner.waker.take() } else { None };
-            (waker, inner.next_look(self.ends_at))
+            let timing = inner.timing.as_deref_mut()?;
+            if timing.is_over(now) {
+                None
+            } else {
+                let heart = timing.heartbeat.as_mut();
+                let beats = heart.is_some_and(|heartbeat| heartbeat.look_at(now));
+                let next = timing.next_look();
+                Some((if beats { inner.waker.take() } else { None }, next))
+            }
+        };
+        let Some((waker, next)) = look else {
+            self.cut();
+            return None;
         };
         wake(waker);
         next

@@ -42,7 +42,7 @@ use super::{
     handle::Session,
     opening::Issuer,
     registry::Mode,
-    streams::{Lease, OpenStream, StreamSeat},
+    streams::{Grip, Lease, OpenStream, StreamSeat},
 };
 use crate::protocol::Rejection;
 
@@ -287,8 +287,7 @@ impl Pair {
         let body = Arc::new(Cuttable::default());
         let weak: Weak<Cuttable> = Arc::downgrade(&body);
         let weak: Weak<dyn OpenStream> = weak;
-        let record = Arc::clone(in_flight.record());
-        let lease = Lease::list(Arc::clone(&record), weak, Some(in_flight), seat);
+        let lease = Lease::list(Grip::InFlight(in_flight), weak, seat);
         assert_eq!(lease.is_none(), is_closed, "a stream of a closed session is not listed");
         let Some(lease) = lease else { return };
         entry.streams += 1;
