@@ -45,9 +45,10 @@ impl Answer {
         }
     }
 
-    /// The server: of its own it knows nothing of sessions.
+    /// The server: of its own it knows nothing of sessions. Made ready as `axum::serve` does it for every connection;
+    /// otherwise each request would make its handler a service first, and apply the layers to it.
     pub fn app(self) -> Router {
-        Router::new().route("/mcp", post(move || std::future::ready(self.respond())))
+        Router::new().route("/mcp", post(move || std::future::ready(self.respond()))).with_state(())
     }
 
     fn respond(self) -> Response {

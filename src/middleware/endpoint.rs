@@ -95,6 +95,11 @@ impl Site {
         let (uri, host) = (site.uri.clone(), site.host.clone());
         let endpoint = Terminator::new(Endpoint { site, hook });
         if known.len() < INTERNED {
+            if known.is_empty() {
+                // Most origins have one endpoint, and where axum applies the layer anew for every connection there are
+                // as many as sessions.
+                known.reserve_exact(1);
+            }
             known.push(Known { uri, host, endpoint: endpoint.downgrade() });
         }
         endpoint

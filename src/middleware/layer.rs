@@ -58,8 +58,14 @@ use crate::{
 /// or asked for its [`sessions`](Self::sessions)): the running sessions would not follow.
 #[derive(Clone)]
 pub struct McpSessionLayer {
+    // Behind one count: axum clones and applies a layer for every connection that it serves.
+    setup: Arc<Setup>,
+}
+
+#[derive(Default)]
+struct Setup {
     options: Options,
-    shared: Arc<OnceLock<Arc<Shared>>>,
+    shared: OnceLock<Arc<Shared>>,
 }
 
 impl Default for McpSessionLayer {
@@ -72,7 +78,7 @@ impl Default for McpSessionLayer {
 impl McpSessionLayer {
     /// A layer with the defaults that each setter names.
     pub fn new() -> Self {
-        Self { options: Options::default(), shared: Arc::default() }
+        Self { setup: Arc::default() }
     }
 
     /// Closes a session after this long with nothing in flight. Default: 30 minutes, longer than a
@@ -307,18 +313,19 @@ impl McpSessionLayer {
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        self.shared.get_or_init(|| Arc::new(Shared::new(self.options.clone())))
+        let Setup { options, shared } = &*self.setup;
+        shared.get_or_init(|| Arc::new(Shared::new(options.clone())))
     }
 
     /// A changed layer is another layer: it does not share with clones made before.
-    fn set(mut self, change: impl FnOnce(&mut Options)) -> Self {
+    fn set(self, change: impl FnOnce(&mut Options)) -> Self {
         assert!(
-            self.shared.get().is_none(),
+            self.setup.shared.get().is_none(),
             "McpSessionLayer: configure the layer before it is applied or asked for its sessions"
         );
-        change(&mut self.options);
-        self.shared = Arc::default();
-        self
+        let mut options = self.setup.options.clone();
+        change(&mut options);
+        Self { setup: Arc::new(Setup { options, ..Setup::default() }) }
     }
 }
 
@@ -341,6 +348,8 @@ impl<S: Clone> Layer<S> for McpSessionLayer {
 
 impl fmt::Debug for McpSessionLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpSessionLayer").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("McpSessionLayer")
+            .field("options", &self.setup.options)
+            .finish_non_exhaustive()
     }
 }
