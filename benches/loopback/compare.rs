@@ -45,6 +45,7 @@ fn subject(subject: Subject) -> &'static str {
         Behind::Nothing if subject.again => "bare, again",
         Behind::Nothing => "bare",
         Behind::NoOp => "no-op layer",
+        Behind::Delay => "layer of 200 ns",
         Behind::Layer => "the layer",
     }
 }
@@ -54,6 +55,7 @@ fn names(one: Subject, to: Subject) -> Option<String> {
     let name = match one.behind {
         Behind::Nothing => "bare again",
         Behind::NoOp => "no-op",
+        Behind::Delay => "200 ns",
         Behind::Layer => "layer",
     };
     match (one.behind, to.behind) {

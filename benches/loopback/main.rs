@@ -7,6 +7,7 @@
 //! of a family takes part twice, and how it compares with itself is what a ratio can tell at best.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "the time measured here is the system's")]
 #![allow(unreachable_pub, reason = "`pub` is as far as a program reaches")]
 
 #[path = "../common/mod.rs"]

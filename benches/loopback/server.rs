@@ -1,4 +1,5 @@
-//! The servers: by hand and with rmcp, bare, behind a layer that does nothing, and behind ours.
+//! The servers: by hand and with rmcp, bare, behind a layer that does nothing, behind one that only takes time, and
+//! behind ours.
 
 use std::{
     io::{BufRead as _, Write as _, stdin, stdout},
@@ -6,6 +7,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
     thread,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -33,6 +35,7 @@ use crate::processor;
 pub enum Behind {
     Nothing,
     NoOp,
+    Delay,
     Layer,
 }
 
@@ -47,11 +50,13 @@ pub const FAMILIES: [&[Subject]; 2] = [
     &[
         Subject::new(false, Behind::Nothing),
         Subject::new(false, Behind::NoOp),
+        Subject::new(false, Behind::Delay),
         Subject::new(false, Behind::Layer),
     ],
     &[
         Subject::new(true, Behind::Nothing),
         Subject::new(true, Behind::NoOp),
+        Subject::new(true, Behind::Delay),
         Subject::new(true, Behind::Layer),
     ],
 ];
@@ -89,7 +94,8 @@ impl Subject {
         };
         match self.behind {
             Behind::Nothing => app,
-            Behind::NoOp => app.layer(layer_fn(NoOp)),
+            Behind::NoOp => app.layer(layer_fn(|inner| NoOp { inner, takes: Duration::ZERO })),
+            Behind::Delay => app.layer(layer_fn(|inner| NoOp { inner, takes: DELAY })),
             Behind::Layer => app.layer(McpSessionLayer::new()),
         }
     }
@@ -113,9 +119,15 @@ fn rmcp() -> StreamableHttpService<Server, LocalSessionManager> {
     StreamableHttpService::new(|| Ok(Server), Arc::new(manager), config)
 }
 
-/// What every layer costs: to be there.
+/// What a very good layer might take, and no memory: how much of it is seen over TCP.
+pub const DELAY: Duration = Duration::from_nanos(200);
+
+/// What every layer costs: to be there, and as long as it takes.
 #[derive(Clone)]
-struct NoOp<S>(S);
+struct NoOp<S> {
+    inner: S,
+    takes: Duration,
+}
 
 impl<S> Service<Request> for NoOp<S>
 where
@@ -126,11 +138,15 @@ where
     type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> S::Future {
-        self.0.call(request)
+        if !self.takes.is_zero() {
+            let begin = Instant::now();
+            while begin.elapsed() < self.takes {}
+        }
+        self.inner.call(request)
     }
 }
 

@@ -344,7 +344,7 @@ mod tests {
         let server = Server::new(Answer::Never);
         for id in 0..256 {
             assert!(!registry.is_swamped(), "after {id}");
-            let id = crate::protocol::SessionId::new(&id.to_string()).unwrap();
+            let id = crate::protocol::SessionId::new(id.to_string()).unwrap();
             registry.turn_away(id, Terminator::new(Arc::clone(&server)));
         }
         assert!(registry.is_swamped());

@@ -247,7 +247,7 @@ impl Table {
             tick(&self.registry);
         }
         let opening = self.registry.begin_now(None).unwrap();
-        let id = SessionId::new(&made.to_string()).unwrap();
+        let id = SessionId::new(made.to_string()).unwrap();
         let server = Terminator::new(Server::default());
         let in_flight = opening.complete(id, Issuer::Layer, server, Exit::Touch).unwrap();
         Arc::clone(in_flight.record())

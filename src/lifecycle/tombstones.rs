@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn the_oldest_ids_make_room() {
         let tombstones = Tombstones::default();
-        let id = |n: usize| SessionId::new(&n.to_string()).unwrap();
+        let id = |n: usize| SessionId::new(n.to_string()).unwrap();
         (0..=CAPACITY).for_each(|n| tombstones.bury(&id(n)));
         tombstones.bury(&id(CAPACITY));
         assert!(!tombstones.holds(&id(0)));
