@@ -90,7 +90,9 @@ async fn main() -> anyhow::Result<()> {
     let app = Router::new()
         .route("/mcp", mcp)
         .merge(ops::routes(sessions.clone(), || async { json!({}) }))
-        .layer(layer);
+        .layer(layer)
+        // Once, and not for every connection.
+        .with_state(());
     serve(args.flags.addr, app, sessions, CancellationToken::new()).await
 }
 

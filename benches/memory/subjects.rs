@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::body::Body;
+use axum::{Router, body::Body, routing::post};
 use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
 use http::{Request, Response};
@@ -33,6 +33,8 @@ pub const ALL: &[(&str, &str, &str)] = &[
     ("shared", "the layer", "principal shared by ten, client info"),
     ("http", "the layer", "opened over HTTP, client info"),
     ("stream", "the layer", "opened over HTTP, one stream open"),
+    ("connections", "the layer", "by Router::layer, applied anew for each"),
+    ("once", "the layer", "by Router::layer, applied once"),
     ("moka", "moka", "plain"),
     ("locked", "RwLock<HashMap>", "plain"),
     ("queue", "DelayQueue", "plain"),
@@ -47,6 +49,8 @@ pub fn measure(subject: &str, sessions: u64) -> Cost {
         "shared" => owned(sessions, 10),
         "http" => over_http(sessions),
         "stream" => streams(sessions),
+        "connections" => by_router(sessions, |app| app),
+        "once" => by_router(sessions, |app| app.with_state(())),
         "moka" => peer::<Moka>(sessions),
         "locked" => peer::<Locked>(sessions),
         "queue" => peer::<DelayQueues>(sessions),
@@ -164,6 +168,26 @@ fn over_http(sessions: u64) -> Cost {
         let service = layer.layer(service_fn(answer));
         let before = settled().await;
         let ids = open_all(&service, sessions).await;
+        let after = settled().await;
+        assert_eq!(layer.sessions().len(), sessions as usize);
+        after.since(&before, sessions).without(&ids_alone(&ids))
+    })
+}
+
+/// Of handlers under `Router::layer`, each session over a connection of its own, for which `axum::serve` makes
+/// the router a service. What `ready` has done before, it need not do.
+fn by_router(sessions: u64, ready: fn(Router) -> Router) -> Cost {
+    run(async {
+        let layer = layer(sessions);
+        let app = Router::new().route("/mcp", post(answer)).layer(layer.clone());
+        let app = ready(app);
+        let before = settled().await;
+        let mut ids = Vec::with_capacity(sessions as usize);
+        while ids.len() < sessions as usize {
+            let count = AT_ONCE.min(sessions as usize - ids.len());
+            let connections = (0..count).map(|_| open(app.clone().with_state::<()>(())));
+            ids.extend(join_all(connections).await);
+        }
         let after = settled().await;
         assert_eq!(layer.sessions().len(), sessions as usize);
         after.since(&before, sessions).without(&ids_alone(&ids))

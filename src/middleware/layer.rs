@@ -34,8 +34,14 @@ use crate::{
 ///
 /// let app: Router = Router::new()
 ///     .route("/mcp", post(|| async { "an MCP server" }))
-///     .layer(McpSessionLayer::new().idle_timeout(Duration::from_secs(30 * 60)));
+///     .layer(McpSessionLayer::new().idle_timeout(Duration::from_secs(30 * 60)))
+///     .with_state(());
 /// ```
+///
+/// Around handlers, axum applies a layer when the router is made a service, which `axum::serve` does for
+/// every connection. A session keeps what it was opened through, to tell the server there of its close: if
+/// that is its own connection's, it weighs four times as much. End such a router with `.with_state(())`, and
+/// the layer is applied once. Services (`route_service`) have it applied once anyway.
 ///
 /// The server behind is told of a close through the service that opened the session. On a
 /// `MethodRouter` with several methods `Router::layer` wraps each of them on its own, so a server
