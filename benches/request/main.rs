@@ -22,7 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service};
 
 use self::{
-    app::{Answer, NoOp},
+    app::{Answer, Least, NoOp},
     common::ids::Ids,
 };
 
@@ -73,6 +73,11 @@ impl Bench<'_> {
     }
 
     fn behind_the_layer(&mut self, sessions: usize) {
+        let app = self.answer.app();
+        self.run("a header, a lookup, an extension", sessions, || {
+            let ids: Vec<_> = Ids::new(sessions as u64).iter().map(str::to_owned).collect();
+            (Least::new(&ids).layer(app), ids)
+        });
         let (app, runtime) = (self.answer.app(), self.runtime);
         self.run("the layer", sessions, || {
             let service = app::layer(sessions).layer(app);
