@@ -28,7 +28,8 @@ const ROUNDS: f64 = 100.0;
 
 /// What callgrind has counted, from folders named "FUNCTION.CASE".
 fn counted() -> Vec<Row> {
-    let root = common::folder().with_file_name("gungraun/instructions/instructions");
+    const PLACE: &str = concat!("gungraun/", env!("CARGO_PKG_NAME"), "/instructions/instructions");
+    let root = common::folder().with_file_name(PLACE);
     let folders = fs::read_dir(&root).into_iter().flatten().flatten();
     let mut names: Vec<_> = folders.filter_map(|one| one.file_name().into_string().ok()).collect();
     names.sort();
