@@ -37,12 +37,14 @@ const WIDTH: u32 = 960;
 const LEGEND: u32 = 290;
 
 /// Of Okabe and Ito: told apart by everybody.
-const OURS: [RGBColor; 5] = [
+const OURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(0, 60, 110),
     RGBColor(60, 150, 160),
     RGBColor(120, 140, 220),
+    RGBColor(0, 190, 200),
+    RGBColor(110, 110, 130),
 ];
 const OTHERS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
