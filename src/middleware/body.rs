@@ -122,8 +122,8 @@ fn timing(shared: &Shared, head: &Parts, is_get: bool) -> Option<Box<Timing>> {
     let now = clock.now();
     let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime));
     let heartbeat = shared.heartbeat.and_then(|every| Heartbeat::of(&head.headers, every, now));
-    let timed = ends_at.is_some() || heartbeat.is_some();
-    timed.then(|| Box::new(Timing { clock, ends_at, heartbeat }))
+    let timing = Timing { clock, ends_at, heartbeat };
+    timing.next_look().is_some().then(|| Box::new(timing))
 }
 
 impl<B> Body for SessionBody<B>

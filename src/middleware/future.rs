@@ -102,14 +102,12 @@ impl<B, E> Way<B, E> {
     /// Where no call is ours to poll.
     #[inline(never)]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<SessionBody<B>>, E>> {
-        match self {
-            Self::Open(opening) => return opening.as_mut().poll(cx),
-            Self::Answered(_) => {}
-            // Polled again after it was ready: pending for ever, as nothing is left to say.
-            _ => return Poll::Pending,
+        if let Self::Open(opening) = self {
+            return opening.as_mut().poll(cx);
         }
         match mem::replace(self, Self::Over) {
             Self::Answered(response) => Poll::Ready(Ok(*response)),
+            // Polled again after it was ready: pending for ever, as nothing is left to say.
             _ => Poll::Pending,
         }
     }

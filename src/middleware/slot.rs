@@ -95,8 +95,8 @@ where
             return polled;
         }
         match self.put_back(body, waker) {
-            Ok(true) => self.heed(polled),
-            Ok(false) => polled,
+            Ok(Beats(true)) => self.heed(polled),
+            Ok(Beats(false)) => polled,
             // Cut while it was away: whatever it just said, the session is closed.
             Err(body) => {
                 shielded("response body", || drop(body));
@@ -147,6 +147,9 @@ where
     }
 }
 
+/// Whether a stream has a heartbeat.
+struct Beats(bool);
+
 impl<B> Slot<B> {
     fn inner(&self) -> MutexGuard<'_, Inner<B>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -164,22 +167,24 @@ impl<B> Slot<B> {
         }
     }
 
-    /// Gives the body back to the caller if it is not wanted any more. Whether its stream is timed.
-    fn put_back(&self, body: B, waker: Waker) -> Result<bool, B> {
+    /// Gives the body back to the caller if it is not wanted any more.
+    fn put_back(&self, body: B, waker: Waker) -> Result<Beats, B> {
         // The last of a task may be its waker, and with the task goes whatever it holds: neither is
         // dropped under the lock.
-        let (replaced, is_timed) = {
+        let (replaced, beats) = {
             let mut inner = self.inner();
             match inner.state {
                 State::Ended => return Err(body),
                 State::Here(_) | State::Away => {
                     inner.state = State::Here(body);
-                    (inner.waker.replace(waker), inner.timing.is_some())
+                    let heart = inner.timing.as_ref().and_then(|it| it.heartbeat.as_ref());
+                    let beats = Beats(heart.is_some());
+                    (inner.waker.replace(waker), beats)
                 }
             }
         };
         drop(replaced);
-        Ok(is_timed)
+        Ok(beats)
     }
 
     /// Ends the slot and hands out what it held, to be dropped without the lock.
