@@ -46,6 +46,7 @@ fn subject(subject: Subject) -> &'static str {
         Behind::Nothing => "bare",
         Behind::NoOp => "no-op layer",
         Behind::Delay => "layer of 200 ns",
+        Behind::Least => "a header, a lookup, an extension",
         Behind::Layer => "the layer",
     }
 }
@@ -56,6 +57,7 @@ fn names(one: Subject, to: Subject) -> Option<String> {
         Behind::Nothing => "bare again",
         Behind::NoOp => "no-op",
         Behind::Delay => "200 ns",
+        Behind::Least => "a header, a lookup, an extension",
         Behind::Layer => "layer",
     };
     match (one.behind, to.behind) {

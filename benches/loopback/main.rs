@@ -13,6 +13,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+#[path = "../common/least.rs"]
+mod least;
 #[path = "../common/processor.rs"]
 mod processor;
 mod program;

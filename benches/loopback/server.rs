@@ -1,5 +1,5 @@
-//! The servers: by hand and with rmcp, bare, behind a layer that does nothing, behind one that only takes time, and
-//! behind ours.
+//! The servers: by hand and with rmcp, bare, behind a layer that does nothing, behind one that only takes time, behind
+//! one that only finds the session, and behind ours.
 
 use std::{
     io::{BufRead as _, Write as _, stdin, stdout},
@@ -29,13 +29,14 @@ use rmcp::{
 use tokio::{net::TcpListener, runtime::Builder};
 use tower::{Service, layer::layer_fn};
 
-use crate::processor;
+use crate::{least::Least, processor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
     Nothing,
     NoOp,
     Delay,
+    Least,
     Layer,
 }
 
@@ -51,12 +52,14 @@ pub const FAMILIES: [&[Subject]; 2] = [
         Subject::new(false, Behind::Nothing),
         Subject::new(false, Behind::NoOp),
         Subject::new(false, Behind::Delay),
+        Subject::new(false, Behind::Least),
         Subject::new(false, Behind::Layer),
     ],
     &[
         Subject::new(true, Behind::Nothing),
         Subject::new(true, Behind::NoOp),
         Subject::new(true, Behind::Delay),
+        Subject::new(true, Behind::Least),
         Subject::new(true, Behind::Layer),
     ],
 ];
@@ -96,6 +99,7 @@ impl Subject {
             Behind::Nothing => app,
             Behind::NoOp => app.layer(layer_fn(|inner| NoOp { inner, takes: Duration::ZERO })),
             Behind::Delay => app.layer(layer_fn(|inner| NoOp { inner, takes: DELAY })),
+            Behind::Least => app.layer(Least::new(crate::SESSIONS)),
             Behind::Layer => app.layer(McpSessionLayer::new()),
         }
     }

@@ -5,7 +5,6 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,10 +19,10 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::future::FutureExt;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::CONTENT_TYPE;
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
-use mcp_session_layer::{McpSessionLayer, bench::Core};
+use mcp_session_layer::McpSessionLayer;
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
 
@@ -109,53 +108,6 @@ impl<S: Service<Request>> Service<Request> for NoOpService<S> {
         self.0.call(request)
     }
 }
-
-/// What no layer can do without that finds a request's session and hands it to the server: a header, a lookup with two
-/// read-modify-writes, and an extension.
-#[derive(Clone)]
-pub struct Least(Arc<Core>);
-
-#[derive(Clone)]
-pub struct LeastService<S> {
-    core: Arc<Core>,
-    inner: S,
-}
-
-#[derive(Clone)]
-struct Handle(#[allow(dead_code, reason = "to be there is all that it does")] Arc<Core>);
-
-impl Least {
-    /// With sessions of these ids.
-    pub fn new(ids: &[String]) -> Self {
-        let core = Core::new(ids.len().max(10_000), Duration::from_secs(3_600));
-        ids.iter().for_each(|id| core.open(id));
-        Self(Arc::new(core))
-    }
-}
-
-impl<S> Layer<S> for Least {
-    type Service = LeastService<S>;
-    fn layer(&self, inner: S) -> LeastService<S> {
-        LeastService { core: Arc::clone(&self.0), inner }
-    }
-}
-
-impl<S: Service<Request>> Service<Request> for LeastService<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-    fn call(&mut self, mut request: Request) -> S::Future {
-        let id = request.headers().get(&SESSION_ID).and_then(|id| id.to_str().ok());
-        assert!(id.is_some_and(|id| self.core.floor(id) > 0), "the session is there");
-        request.extensions_mut().insert(Handle(Arc::clone(&self.core)));
-        self.inner.call(request)
-    }
-}
-
-static SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 pub fn through_from_fn(app: Router) -> Router {
     app.layer(from_fn(|request: Request, next: Next| next.run(request)))

@@ -11,6 +11,8 @@
 mod app;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/least.rs"]
+mod least;
 
 use std::{convert::Infallible, time::Duration};
 
@@ -22,8 +24,9 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service};
 
 use self::{
-    app::{Answer, Least, NoOp},
+    app::{Answer, NoOp},
     common::ids::Ids,
+    least::Least,
 };
 
 struct Bench<'a> {
@@ -76,7 +79,7 @@ impl Bench<'_> {
         let app = self.answer.app();
         self.run("a header, a lookup, an extension", sessions, || {
             let ids: Vec<_> = Ids::new(sessions as u64).iter().map(str::to_owned).collect();
-            (Least::new(&ids).layer(app), ids)
+            (Least::new(sessions).with(&ids).layer(app), ids)
         });
         let (app, runtime) = (self.answer.app(), self.runtime);
         self.run("the layer", sessions, || {
