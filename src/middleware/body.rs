@@ -38,7 +38,7 @@ pin_project! {
         // Known size, or none of our business.
         Inline { #[pin] body: B, in_flight: Option<InFlight> },
         // The layer is kept while a stream is open: nobody else would end or reclaim its session.
-        Owned { slot: Arc<Slot<B>>, layer: Arc<Shared> },
+        Owned { slot: Option<Arc<Slot<B>>>, layer: Arc<Shared> },
         // An answer of our own.
         Fixed { body: Full<Bytes> },
     }
@@ -109,7 +109,7 @@ where
         // It was not in the list yet when the others were ended.
         slot.cut();
     }
-    Some(SessionBody { kind: Kind::Owned { slot, layer: Arc::clone(shared) } })
+    Some(SessionBody { kind: Kind::Owned { slot: Some(slot), layer: Arc::clone(shared) } })
 }
 
 /// What of a stream goes by the clock, if anything does.
@@ -151,7 +151,7 @@ where
                 }
                 frame
             }
-            KindProj::Owned { slot, .. } => slot.poll_frame(cx),
+            KindProj::Owned { slot, .. } => Slot::poll_frame(slot, cx),
             KindProj::Fixed { body } => {
                 Pin::new(body).poll_frame(cx).map_err(|never| match never {})
             }
@@ -161,7 +161,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inline { body, .. } => body.is_end_stream(),
-            Kind::Owned { slot, .. } => slot.is_end_stream(),
+            Kind::Owned { slot, .. } => slot.is_none(),
             Kind::Fixed { body } => body.is_end_stream(),
         }
     }
@@ -169,7 +169,9 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Inline { body, .. } => body.size_hint(),
-            Kind::Owned { slot, .. } => slot.size_hint(),
+            Kind::Owned { slot, .. } => {
+                slot.as_ref().map_or_else(|| SizeHint::with_exact(0), |slot| slot.size_hint())
+            }
             Kind::Fixed { body } => body.size_hint(),
         }
     }

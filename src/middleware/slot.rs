@@ -72,37 +72,37 @@ where
         Some(slot)
     }
 
+    /// Asks the body in `place`, which is empty once it is over.
     pub(super) fn poll_frame(
-        &self,
+        place: &mut Option<Arc<Self>>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let Some((mut body, known)) = self.take_out() else {
-            return Poll::Ready(None);
-        };
-        // A body that panics is over: whoever keeps its response keeps nothing of the session.
-        let mut unwinding = Unwinding(Some(self));
-        let waker = known.filter(|known| known.will_wake(cx.waker()));
-        let waker = waker.unwrap_or_else(|| cx.waker().clone());
+        // Out of its place meanwhile: a body that panics is over, and whoever keeps its response keeps
+        // nothing of the session.
+        let Some(slot) = place.take() else { return Poll::Ready(None) };
+        let Some((mut body, known)) = slot.take_out() else { return Poll::Ready(None) };
         let polled = Pin::new(&mut body).poll_frame(cx);
-        let over = match &polled {
-            Poll::Ready(None | Some(Err(_))) => true,
-            Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
-            Poll::Pending => false,
+        let waker = match &polled {
+            Poll::Ready(None | Some(Err(_))) => return polled,
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => return polled,
+            // Whoever is given a frame asks for the next, without being woken.
+            Poll::Ready(Some(Ok(_))) => known,
+            Poll::Pending => Some(match known {
+                Some(known) if known.will_wake(cx.waker()) => known,
+                _ => cx.waker().clone(),
+            }),
         };
-        unwinding.0 = None;
-        if over {
-            drop(self.end());
-            return polled;
-        }
-        match self.put_back(body, waker) {
-            Ok(Beats(true)) => self.heed(polled),
-            Ok(Beats(false)) => polled,
+        let Beats(beats) = match slot.put_back(body, waker) {
+            Ok(beats) => beats,
             // Cut while it was away: whatever it just said, the session is closed.
             Err(body) => {
                 shielded("response body", || drop(body));
-                Poll::Ready(None)
+                return Poll::Ready(None);
             }
-        }
+        };
+        let polled = if beats { slot.heed(polled) } else { polled };
+        *place = Some(slot);
+        polled
     }
 
     /// Keeps the heartbeat in step with what the body says, or speaks for it.
@@ -127,14 +127,6 @@ where
                 Some(comment) => Poll::Ready(Some(Ok(Frame::data(comment)))),
                 None => Poll::Pending,
             },
-        }
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        match &self.inner().state {
-            State::Here(body) => body.is_end_stream(),
-            State::Away => false,
-            State::Ended => true,
         }
     }
 
@@ -168,7 +160,7 @@ impl<B> Slot<B> {
     }
 
     /// Gives the body back to the caller if it is not wanted any more.
-    fn put_back(&self, body: B, waker: Waker) -> Result<Beats, B> {
+    fn put_back(&self, body: B, waker: Option<Waker>) -> Result<Beats, B> {
         // The last of a task may be its waker, and with the task goes whatever it holds: neither is
         // dropped under the lock.
         let (replaced, beats) = {
@@ -179,7 +171,7 @@ impl<B> Slot<B> {
                     inner.state = State::Here(body);
                     let heart = inner.timing.as_ref().and_then(|it| it.heartbeat.as_ref());
                     let beats = Beats(heart.is_some());
-                    (inner.waker.replace(waker), beats)
+                    (mem::replace(&mut inner.waker, waker), beats)
                 }
             }
         };
@@ -235,14 +227,5 @@ impl<B: Send> Timed for Slot<B> {
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         shielded("waker", || waker.wake());
-    }
-}
-
-/// Ends the slot, unless it is told that there was no panic.
-struct Unwinding<'a, B>(Option<&'a Slot<B>>);
-
-impl<B> Drop for Unwinding<'_, B> {
-    fn drop(&mut self) {
-        drop(self.0.map(Slot::end));
     }
 }
