@@ -9,6 +9,7 @@
 //! are dropped (which gives their permits back) and the queue waits for the next [`Closer::kick`].
 
 use std::{
+    any::Any,
     collections::VecDeque,
     fmt,
     panic::AssertUnwindSafe,
@@ -30,8 +31,8 @@ const WORKERS: usize = 64;
 
 /// How the server behind is told that one of its sessions is closed.
 ///
-/// One for all the sessions that were opened at the same place.
-pub(crate) trait Terminate: Send + Sync {
+/// One for all the sessions that were opened at the same place, which whoever made it can tell again.
+pub(crate) trait Terminate: Any + Send + Sync {
     /// Tells it. `session` has its id.
     fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated>;
 
@@ -50,6 +51,12 @@ impl Terminator {
 
     pub(crate) fn downgrade(&self) -> WeakTerminator {
         WeakTerminator(Arc::downgrade(&self.0))
+    }
+
+    /// What it was made of, if it was that.
+    pub(crate) fn made_of<T: Terminate>(&self) -> Option<&T> {
+        let made: &dyn Any = &**self.0;
+        made.downcast_ref()
     }
 }
 

@@ -26,14 +26,7 @@ const LONGEST: usize = 4096;
 /// held for a clone only.
 pub(super) struct Origin<S> {
     service: Mutex<S>,
-    endpoints: Mutex<Vec<Known>>,
-}
-
-/// An endpoint that was made, by what it was made of.
-pub(super) struct Known {
-    uri: Uri,
-    host: Option<HeaderValue>,
-    endpoint: WeakTerminator,
+    endpoints: Mutex<Vec<WeakTerminator>>,
 }
 
 impl<S> Origin<S> {
@@ -48,7 +41,7 @@ pub(super) trait Calls: Send + Sync {
     fn call(&self, request: Request<Body>) -> BoxFuture<'static, Option<StatusCode>>;
 
     /// The endpoints made so far that are still of use.
-    fn endpoints(&self) -> MutexGuard<'_, Vec<Known>>;
+    fn endpoints(&self) -> MutexGuard<'_, Vec<WeakTerminator>>;
 }
 
 impl<S, B> Calls for Origin<S>
@@ -64,7 +57,7 @@ where
         })
     }
 
-    fn endpoints(&self) -> MutexGuard<'_, Vec<Known>> {
+    fn endpoints(&self) -> MutexGuard<'_, Vec<WeakTerminator>> {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -86,23 +79,27 @@ impl Site {
     /// The endpoint of this site, shared by the sessions that were opened there.
     pub(super) fn endpoint(self, hook: Option<TerminateHook>) -> Terminator {
         let mut known = self.origin.endpoints();
-        let shared = known.iter().find(|known| known.uri == self.uri && known.host == self.host);
-        if let Some(shared) = shared.and_then(|known| known.endpoint.upgrade()) {
+        // An endpoint that is dropped here is not the last of its origin: we hold one.
+        let mut shared = known.iter().filter_map(WeakTerminator::upgrade);
+        if let Some(shared) = shared.find(|endpoint| self.is_of(endpoint)) {
             return shared;
         }
-        known.retain(|known| known.endpoint.is_of_use());
-        let site = self.detached();
-        let (uri, host) = (site.uri.clone(), site.host.clone());
-        let endpoint = Terminator::new(Endpoint { site, hook });
+        known.retain(WeakTerminator::is_of_use);
+        let endpoint = Terminator::new(Endpoint { site: self.detached(), hook });
         if known.len() < INTERNED {
             if known.is_empty() {
                 // Most origins have one endpoint, and where axum applies the layer anew for every connection there are
                 // as many as sessions.
                 known.reserve_exact(1);
             }
-            known.push(Known { uri, host, endpoint: endpoint.downgrade() });
+            known.push(endpoint.downgrade());
         }
         endpoint
+    }
+
+    fn is_of(&self, endpoint: &Terminator) -> bool {
+        let site = endpoint.made_of::<Endpoint>().map(|endpoint| &endpoint.site);
+        site.is_some_and(|site| site.uri == self.uri && site.host == self.host)
     }
 
     /// Whether keeping it for a session would let a client choose what that session costs.
