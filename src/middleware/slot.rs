@@ -81,7 +81,7 @@ where
         // nothing of the session.
         let Some(slot) = place.take() else { return Poll::Ready(None) };
         let Some((mut body, known)) = slot.take_out() else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut body).poll_frame(cx);
+        let mut polled = Pin::new(&mut body).poll_frame(cx);
         let waker = match &polled {
             Poll::Ready(None | Some(Err(_))) => return polled,
             Poll::Ready(Some(Ok(_))) if body.is_end_stream() => return polled,
@@ -92,41 +92,42 @@ where
                 _ => cx.waker().clone(),
             }),
         };
-        let Beats(beats) = match slot.put_back(body, waker) {
-            Ok(beats) => beats,
+        match slot.put_back(body, waker) {
+            Ok(Beats(beats)) => {
+                if beats {
+                    slot.heed(&mut polled);
+                }
+                *place = Some(slot);
+            }
             // Cut while it was away: whatever it just said, the session is closed.
             Err(body) => {
                 shielded("response body", || drop(body));
-                return Poll::Ready(None);
+                polled = Poll::Ready(None);
             }
-        };
-        let polled = if beats { slot.heed(polled) } else { polled };
-        *place = Some(slot);
+        }
         polled
     }
 
     /// Keeps the heartbeat in step with what the body says, or speaks for it.
-    fn heed(
-        &self,
-        polled: Poll<Option<Result<Frame<Bytes>, B::Error>>>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    #[inline(never)]
+    fn heed(&self, polled: &mut Poll<Option<Result<Frame<Bytes>, B::Error>>>) {
         let mut inner = self.inner();
         let Some(Timing { clock, heartbeat: Some(heartbeat), .. }) = inner.timing.as_deref_mut()
         else {
-            return polled;
+            return;
         };
-        match &polled {
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     heartbeat.hear(data, clock.now());
                 }
-                polled
             }
-            Poll::Ready(_) => polled,
-            Poll::Pending => match heartbeat.take_beat() {
-                Some(comment) => Poll::Ready(Some(Ok(Frame::data(comment)))),
-                None => Poll::Pending,
-            },
+            Poll::Ready(_) => {}
+            Poll::Pending => {
+                if let Some(comment) = heartbeat.take_beat() {
+                    *polled = Poll::Ready(Some(Ok(Frame::data(comment))));
+                }
+            }
         }
     }
 

@@ -19,17 +19,20 @@ pub(crate) struct SessionHeaders<'a> {
 
 impl<'a> SessionHeaders<'a> {
     pub(crate) fn read(headers: &'a HeaderMap) -> Self {
-        let (mut version, mut id) = (None, Ok(None));
+        let (mut version, mut id, mut is_repeated) = (None, None, false);
         for (name, value) in headers {
             if *name == SESSION_ID_HEADER {
-                id = match id {
-                    Ok(None) => check(value.as_bytes()).map(Some),
-                    _ => Err(Rejection::IdRepeated),
-                };
+                is_repeated |= id.is_some();
+                id = Some(value);
             } else if *name == VERSION_HEADER {
                 version = version.or(Some(value));
             }
         }
+        // Checked when the names are done with: less code for every name to go through.
+        let id = match id {
+            Some(_) if is_repeated => Err(Rejection::IdRepeated),
+            id => id.map(|id| check(id.as_bytes())).transpose(),
+        };
         Self { era: Era::of(version.map(HeaderValue::as_bytes)), id }
     }
 }
