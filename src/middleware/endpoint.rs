@@ -172,3 +172,36 @@ impl Endpoint {
         Some(Request::from_parts(parts, body))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::service_fn;
+
+    use super::*;
+
+    #[test]
+    fn sessions_of_one_place_share_an_endpoint_as_long_as_one_has_it_and_others_have_their_own() {
+        let service = service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(())));
+        let origin: Arc<dyn Calls> = Arc::new(Origin::new(service));
+        let endpoint = |uri: &str, host: Option<&str>| {
+            let mut request = Request::builder().uri(uri);
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            Site::of(&request.body(()).unwrap(), Arc::clone(&origin)).endpoint(None)
+        };
+        let places = [("/mcp", None), ("/mcp", Some("a")), ("/mcp", Some("b")), ("/mcp?x", None)];
+        let held: Vec<_> = places.map(|(uri, host)| endpoint(uri, host)).into();
+        for (at, (uri, host)) in places.into_iter().enumerate() {
+            let again = endpoint(uri, host);
+            let is_it: Vec<_> = held.iter().map(|one| std::ptr::addr_eq(&**one, &*again)).collect();
+            assert_eq!(is_it, [0, 1, 2, 3].map(|other| other == at), "{uri} {host:?}");
+        }
+        assert_eq!(origin.endpoints().len(), places.len());
+        drop(held);
+        let _last = endpoint("/other", None);
+        assert_eq!(origin.endpoints().len(), 1, "nobody has the others any more");
+    }
+}

@@ -10,7 +10,8 @@
 //!   may close its own session.
 //! * Time is the reaper's: it looks at the slot when its stream may be too old or too silent.
 //! * Whoever finds the body takes it; whoever comes second finds it [`State::Ended`]. The lease goes
-//!   with the body, so it is given back once.
+//!   with whoever cuts the body, or with the slot, of which the response lets go when its body is over:
+//!   either way it is given back once.
 
 use std::{
     mem,
