@@ -8,7 +8,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::{
     lifecycle::{
-        Clock, CloseReason, Exit, Hook, Issuer, Limits, Mock, Principal, Registry, Session,
+        Clock, CloseReason, Exit, Hook, Issuer, Limits, Mock, Opener, Principal, Registry, Session,
         Terminate, Terminated, Terminator, Timeouts, WhenFull, span, tick, tolerance,
     },
     protocol::{ClientInfo, SessionId},
@@ -94,7 +94,8 @@ impl Core {
     }
 
     fn open_as(&self, id: &str, principal: Option<Principal>, client: Option<Box<ClientInfo>>) {
-        let opening = self.registry.begin(principal, client).now_or_never();
+        let opener = Opener { principal, client, ..Opener::default() };
+        let opening = self.registry.begin(opener).now_or_never();
         let (Some(Ok(opening)), Ok(id)) = (opening, SessionId::new(id)) else { return };
         drop(opening.complete(id, Issuer::Layer, self.server.clone(), Exit::Touch));
     }

@@ -19,7 +19,9 @@ pub use self::{
         CloseReason, Closed, Hold, Principal, Session, SessionClosed, SessionEvent, SessionEvents,
         SessionInfo, State, Stats, WhenFull,
     },
-    middleware::{McpSessionLayer, McpSessionService, ResponseFuture, SessionBody, UnknownIds},
+    middleware::{
+        HangUpGrace, McpSessionLayer, McpSessionService, ResponseFuture, SessionBody, UnknownIds,
+    },
     protocol::{ClientInfo, Fingerprint, ParseFingerprintError, Rejection},
     sessions::Sessions,
 };

@@ -88,7 +88,7 @@ async fn a_call_that_was_let_in_before_the_close_may_be_read_after_it() {
     let service = world.service.clone();
     let late = tokio::spawn(service.oneshot(with_id(json_post(body_comes), &id)));
     pass(SECOND).await;
-    assert_eq!(world.ask(delete(&id)).await.status, 202);
+    assert_eq!(world.ask(delete(&id)).await.status, 204);
     assert!(world.sessions.is_empty());
     body.send(message("ping", &serde_json::json!({}))).unwrap();
     drop(late.await.unwrap().unwrap());

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use axum::body::Body;
 use common::*;
 use http::{HeaderValue, Method, Request, Response};
-use mcp_session_layer::{McpSessionLayer, Session};
+use mcp_session_layer::{HangUpGrace, McpSessionLayer, Session};
 use serde_json::json;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -281,8 +281,45 @@ async fn a_client_that_hangs_up_during_initialize_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_up_a_moment_after_the_server_has_answered_is_seen_to() {
+async fn nobody_is_held_back_while_clients_are_calm() {
     let world = World::new(|layer| layer);
+    let before = tokio::time::Instant::now();
+    world.open().await;
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    world.server.change(|manners| manners.open_delay = SECOND);
+    assert!(tokio::time::timeout(SECOND / 2, world.send(initialize())).await.is_err());
+    pass(SECOND).await;
+    world.server.change(|manners| manners.open_delay = Duration::ZERO);
+    for (later, held_back) in [(SECOND * 58, HELD_BACK), (SECOND * 3, Duration::ZERO)] {
+        pass(later).await;
+        let before = tokio::time::Instant::now();
+        world.open().await;
+        assert_eq!(before.elapsed(), held_back, "a hang-up is remembered for a minute");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_ever_held_back_if_the_user_wants_it() {
+    let world = World::new(|layer| layer.hang_up_grace(HangUpGrace::Never));
+    world.server.change(|manners| manners.open_delay = SECOND);
+    assert!(tokio::time::timeout(SECOND / 2, world.send(initialize())).await.is_err());
+    world.server.change(|manners| manners.open_delay = Duration::ZERO);
+    let before = tokio::time::Instant::now();
+    world.open().await;
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    pass(SECOND).await;
+    assert_eq!(
+        world.server.sessions().len(),
+        1,
+        "a hang-up before the answer is seen all the same"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_a_moment_after_the_server_has_answered_is_seen_to() {
+    let world = World::new(|layer| layer.hang_up_grace(HangUpGrace::Always));
     let hang_up = Duration::from_millis(4);
     assert!(tokio::time::timeout(hang_up, world.send(initialize())).await.is_err());
     pass(SECOND).await;

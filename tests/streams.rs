@@ -146,13 +146,11 @@ async fn a_refused_stream_does_not_keep_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_get_that_does_not_stream_gives_its_seat_back() {
-    let server = FakeServer::with(|manners| manners.issues_ids = false);
-    let world = World::around(server, |layer| layer.max_streams(1));
+    let world = World::new(|layer| layer.max_streams(1));
+    world.server.change(|manners| manners.gets_stream = false);
     let id = world.open_used().await;
     for _ in 0..3 {
-        let mut request = get(&id);
-        *request.uri_mut() = "/other".parse().unwrap();
-        assert_eq!(world.ask(request).await.status, 200);
+        assert_eq!(world.ask(get(&id)).await.body, "whole");
     }
     world.finish().await;
 }

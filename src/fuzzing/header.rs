@@ -26,7 +26,8 @@ pub fn header(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let SessionHeaders { era, id } = SessionHeaders::read(&headers);
+    let SessionHeaders { era, id, has_folded } = SessionHeaders::read(&headers);
+    assert_eq!(has_folded, headers.keys().any(folds), "the spellings of {headers:?}");
     let id = id.map(|id| id.and_then(|id| std::str::from_utf8(id).ok()));
     assert_eq!(id, expected_id(&headers), "the id of {headers:?}");
     let is_modern = era == Era::Modern;
@@ -45,13 +46,21 @@ pub fn header(data: &[u8]) {
     }
 }
 
+/// Whether a server that reads every separator as `-` takes this header for one of ours.
+fn folds(name: &HeaderName) -> bool {
+    let plain: String =
+        name.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let ours = ["mcp-session-id", "mcp-protocol-version"];
+    ours.contains(&plain.as_str()) && !ours.contains(&name.as_str())
+}
+
 fn expected_id(headers: &HeaderMap) -> Result<Option<&str>, Rejection> {
     let all: Vec<_> = headers.get_all("Mcp-Session-Id").iter().collect();
     match all.as_slice() {
         [] => Ok(None),
         [one] => match std::str::from_utf8(one.as_bytes()) {
             Ok("") => Err(Rejection::IdEmpty),
-            _ if one.len() > 256 => Err(Rejection::IdTooLong),
+            _ if one.len() > 4096 => Err(Rejection::IdTooLong),
             Ok(id) if id.chars().all(|c| ('!'..='~').contains(&c)) => Ok(Some(id)),
             _ => Err(Rejection::IdMalformed),
         },

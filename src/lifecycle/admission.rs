@@ -12,12 +12,13 @@ use super::{
     clock::Millis,
     deadline::Verdict,
     opening::Opening,
+    owner::Opener,
     permits::{Full, Permit, WhenFull},
     principal::Principal,
     record::Record,
     registry::{Mode, Registry},
 };
-use crate::protocol::{ClientInfo, Rejection};
+use crate::protocol::Rejection;
 
 /// Expired sessions closed in one go, so that one unlucky client does not close a million.
 const RECLAIM_AT_ONCE: usize = 64;
@@ -29,25 +30,27 @@ impl Registry {
     /// Takes a permit and starts a session under it.
     pub(crate) async fn begin(
         self: &Arc<Self>,
-        principal: Option<Principal>,
-        client: Option<Box<ClientInfo>>,
+        opener: impl Into<Opener>,
     ) -> Result<Opening, Rejection> {
-        let permit = self.admit(principal.as_ref()).await?;
-        Ok(Opening::new(self, self.owners().find(principal, client), permit))
+        let opener = opener.into();
+        let permit = self.admit(opener.principal.as_ref()).await?;
+        Ok(Opening::new(self, self.owners().find(opener), permit))
     }
 
     /// As [`begin`](Self::begin), if there is a place without waiting.
     pub(crate) fn begin_now(
         self: &Arc<Self>,
-        principal: Option<Principal>,
+        opener: impl Into<Opener>,
     ) -> Result<Opening, Rejection> {
-        let mut attempt = self.try_admit(principal.as_ref())?;
+        let opener = opener.into();
+        let principal = opener.principal.as_ref();
+        let mut attempt = self.try_admit(principal)?;
         // Nobody is evicted for it: the place would not be free before it is asked for.
         if attempt.is_err() && !self.reclaim_expired().is_empty() {
-            attempt = self.try_admit(principal.as_ref())?;
+            attempt = self.try_admit(principal)?;
         }
         let permit = attempt.map_err(rejection)?;
-        Ok(Opening::new(self, self.owners().find(principal, None), permit))
+        Ok(Opening::new(self, self.owners().find(opener), permit))
     }
 
     async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
@@ -226,7 +229,7 @@ mod tests {
         open(&registry, "a", Some(&alice));
         clock.advance(50);
         open(&registry, "b", Some(&bob));
-        let begin = |who: &Principal| registry.begin(Some(who.clone()), None).now_or_never();
+        let begin = |who: &Principal| registry.begin(Some(who.clone())).now_or_never();
         assert_eq!(begin(&alice).unwrap().unwrap_err(), Rejection::TooManySessions);
         clock.advance(50);
         assert_eq!(begin(&bob).unwrap().unwrap_err(), Rejection::TooManySessions);
@@ -246,7 +249,7 @@ mod tests {
             clock.advance(1);
         }
         for n in 0..16 {
-            drop(registry.begin(None, None).now_or_never().unwrap().unwrap());
+            drop(registry.begin(None).now_or_never().unwrap().unwrap());
             assert!(registry.find(n.to_string().as_bytes()).is_none(), "{n} was idle for longest");
             assert_eq!(closed(&registry), [0, n + 1]);
             open(&registry, &format!("{n}-again"), None);

@@ -470,7 +470,7 @@ impl Churn {
         let principal = [None, Some(Principal::from("alice"))][dice.roll(2) as usize].clone();
         let begun = self.registry.begin_now(principal.clone());
         // Full: have one evicted, and wait for its permit.
-        let begun = begun.or_else(|_| runtime.block_on(self.registry.begin(principal, None)));
+        let begun = begun.or_else(|_| runtime.block_on(self.registry.begin(principal)));
         let Ok(opening) = begun else { return };
         let made = self.made.fetch_add(1, SeqCst);
         let id = made.to_string();

@@ -47,6 +47,7 @@ pub(crate) use self::{
     events::Hook,
     guard::InFlight,
     opening::{Issuer, Opening},
+    owner::Opener,
     record::Record,
     registry::{Limits, Registry},
     shield::shielded,

@@ -48,6 +48,10 @@ impl Opening {
         Session::of(&self.record)
     }
 
+    pub(crate) fn end_at_server(self, id: SessionId, terminate: Terminator) {
+        self.registry.turn_away(id, terminate);
+    }
+
     /// Gives the session its id before it is open, where that is known.
     pub(crate) fn name(&self, id: SessionId) {
         self.record.name(id, Issuer::Inner);

@@ -1,8 +1,8 @@
 //! Who opened a session.
 //!
-//! Sessions of one principal and one client program have it in common, so it is kept once for all of
-//! them, with the permits that their places come from and the way back to the registry: of a million
-//! records each has one pointer.
+//! Sessions of one principal, one client program and one endpoint have it in common, so it is kept once for all of
+//! them, with the permits that their places come from and the way back to the registry: of a million records each has
+//! one pointer.
 
 use std::{
     fmt,
@@ -28,6 +28,22 @@ pub(super) struct Owner {
     hash: u64,
     principal: Option<Principal>,
     client: Option<ClientInfo>,
+    endpoint: Box<str>,
+}
+
+/// Who asks for a session, and where.
+#[derive(Debug, Default)]
+pub(crate) struct Opener {
+    pub(crate) principal: Option<Principal>,
+    pub(crate) client: Option<Box<ClientInfo>>,
+    /// Opaque here: the session answers to requests at an equal one only.
+    pub(crate) endpoint: Box<str>,
+}
+
+impl From<Option<Principal>> for Opener {
+    fn from(principal: Option<Principal>) -> Self {
+        Self { principal, ..Self::default() }
+    }
 }
 
 /// What all sessions of a registry have in common.
@@ -50,6 +66,10 @@ impl Owner {
 
     pub(super) fn client(&self) -> Option<&ClientInfo> {
         self.client.as_ref()
+    }
+
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// The permit that was stowed at this stage.
@@ -80,22 +100,22 @@ impl Owners {
         Self { home, hasher: RandomState::new(), directory: Arc::new(Directory(known)) }
     }
 
-    /// The owner that is this principal with this client, shared with their other sessions.
-    pub(super) fn find(
-        &self,
-        principal: Option<Principal>,
-        client: Option<Box<ClientInfo>>,
-    ) -> Arc<Owner> {
+    /// The owner that is this principal with this client at this endpoint, shared with their other sessions.
+    pub(super) fn find(&self, opener: Opener) -> Arc<Owner> {
+        let Opener { principal, client, endpoint } = opener;
         let client = client.map(|client| *client);
-        let hash = self.hasher.hash_one((&principal, &client));
+        let hash = self.hasher.hash_one((&principal, &client, &endpoint));
         let known = &self.directory.0;
         // The lock is let go of before the owner is: its last drop takes it again.
         let shared = known.get(&hash).and_then(|owner| owner.upgrade());
-        if let Some(shared) = shared.filter(|it| it.principal == principal && it.client == client) {
+        let is_same = |it: &Arc<Owner>| {
+            it.principal == principal && it.client == client && it.endpoint == endpoint
+        };
+        if let Some(shared) = shared.filter(is_same) {
             return shared;
         }
         let (home, directory) = (self.home.clone(), Arc::clone(&self.directory));
-        let owner = Arc::new(Owner { home, directory, hash, principal, client });
+        let owner = Arc::new(Owner { home, directory, hash, principal, client, endpoint });
         known.insert(hash, Arc::downgrade(&owner));
         owner
     }
@@ -131,7 +151,15 @@ mod tests {
     #[test]
     fn the_same_principal_with_the_same_client_is_one_owner_and_others_are_others() {
         let owners = nowhere();
-        let find = |who: Option<&str>, program| owners.find(who.map(Into::into), program);
+        let find = |who: Option<&str>, client| {
+            let principal = who.map(Into::into);
+            owners.find(Opener { principal, client, endpoint: "/mcp".into() })
+        };
+        let elsewhere = || Opener {
+            principal: Some("alice".into()),
+            client: client("inspector"),
+            endpoint: "/other".into(),
+        };
         let alice = find(Some("alice"), client("inspector"));
         assert!(Arc::ptr_eq(&alice, &find(Some("alice"), client("inspector"))));
         for other in [
@@ -140,6 +168,7 @@ mod tests {
             find(Some("bob"), client("inspector")),
             find(None, client("inspector")),
             find(None, None),
+            owners.find(elsewhere()),
         ] {
             assert!(!Arc::ptr_eq(&alice, &other), "{other:?}");
         }
@@ -150,7 +179,7 @@ mod tests {
     #[test]
     fn owners_without_sessions_are_forgotten_and_those_with_some_are_not() {
         let owners = nowhere();
-        let find = |n: usize| owners.find(Some(n.to_string().as_str().into()), None);
+        let find = |n: usize| owners.find(Some(n.to_string().as_str().into()).into());
         let held: Vec<_> = (0..100).map(find).collect();
         (100..1_000).for_each(|n| drop(find(n)));
         assert_eq!(owners.directory.0.len(), 100);
@@ -162,7 +191,7 @@ mod tests {
     #[test]
     fn an_owner_that_was_replaced_leaves_the_other_where_it_is() {
         let owners = nowhere();
-        let alice = owners.find(Some("alice".into()), None);
+        let alice = owners.find(Some("alice".into()).into());
         // As if both had one hash.
         let other = Arc::new(Owner {
             home: owners.home.clone(),
@@ -170,11 +199,12 @@ mod tests {
             hash: alice.hash,
             principal: None,
             client: None,
+            endpoint: Box::default(),
         });
         owners.directory.0.insert(alice.hash, Arc::downgrade(&other));
-        let another = owners.find(Some("alice".into()), None);
+        let another = owners.find(Some("alice".into()).into());
         assert!(!Arc::ptr_eq(&alice, &another), "what is found by its hash is compared");
         drop((alice, other));
-        assert!(Arc::ptr_eq(&another, &owners.find(Some("alice".into()), None)));
+        assert!(Arc::ptr_eq(&another, &owners.find(Some("alice".into()).into())));
     }
 }

@@ -123,6 +123,17 @@ impl Record {
         self.owner.client()
     }
 
+    /// Where the session was opened, as its opener calls it.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.owner.endpoint()
+    }
+
+    /// Whether requests at this endpoint belong to the session.
+    #[inline]
+    pub(crate) fn is_at(&self, endpoint: &str) -> bool {
+        self.owner.endpoint() == endpoint
+    }
+
     pub(super) fn home(&self) -> &Home {
         self.owner.home()
     }
@@ -141,6 +152,11 @@ impl Record {
 
     pub(super) fn count_request(&self) {
         self.requests.fetch_add(1, atomic::Ordering::Relaxed);
+    }
+
+    /// Forgets a request that turned out not to be the session's.
+    pub(crate) fn uncount_request(&self) {
+        self.requests.fetch_sub(1, atomic::Ordering::Relaxed);
     }
 
     /// What the server behind is told through, while the session is open.

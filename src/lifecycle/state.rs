@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_was_put_in_comes_out_once_and_by_its_type() {
-        let owner = nowhere().find(None, None);
+        let owner = nowhere().find(None.into());
         let record = Arc::new(Record::opening(0, owner, None));
         let state = State::new(&record);
         assert_eq!(*state.get_or_insert_with(|| 7_u32), 7);

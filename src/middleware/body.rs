@@ -1,20 +1,21 @@
 //! The body of a response that went through the layer.
 
 use std::{
-    fmt,
+    collections::VecDeque,
+    fmt, mem,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::response::Parts;
+use http::{HeaderMap, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{
-    heartbeat::{Heartbeat, Timing},
+    heartbeat::{Heartbeat, Timing, is_event_stream},
     shared::Shared,
     slot::Slot,
 };
@@ -23,8 +24,8 @@ use crate::lifecycle::{Grip, InFlight, Lease, OpenStream, StreamSeat};
 pin_project! {
     /// The response body of [`McpSessionService`](crate::McpSessionService).
     ///
-    /// It holds the session until its end or its drop. A body of known size passes through
-    /// unchanged; a streaming one ends cleanly when its session closes. Data, trailers, errors,
+    /// It holds the session until its end or its drop. A body of known size that is whole with its first frame passes
+    /// through unchanged; every other, and every event stream, ends when its session closes. Data, trailers, errors,
     /// size hint and end-of-stream are those of the body inside.
     pub struct SessionBody<B> {
         #[pin]
@@ -35,13 +36,22 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<B> {
-        // Known size, or none of our business.
-        Inline { #[pin] body: B, in_flight: Option<InFlight> },
+        // Known size, or not watched.
+        Inline { #[pin] body: B, held: Option<Held> },
         // The layer is kept while a stream is open: nobody else would end or reclaim its session.
         Owned { slot: Option<Arc<Slot<B>>>, layer: Arc<Shared> },
+        // What was read already comes first.
+        Peeked { frames: VecDeque<Frame<Bytes>>, rest: Option<Box<SessionBody<B>>> },
         // An answer of our own.
         Fixed { body: Full<Bytes> },
     }
+}
+
+/// What a body of known size holds of its session until it is over.
+struct Held {
+    grip: Grip,
+    seat: Option<StreamSeat>,
+    layer: Arc<Shared>,
 }
 
 impl<B> SessionBody<B> {
@@ -51,7 +61,16 @@ impl<B> SessionBody<B> {
 
     /// Not watched.
     pub(super) fn plain(body: B) -> Self {
-        Self { kind: Kind::Inline { body, in_flight: None } }
+        Self { kind: Kind::Inline { body, held: None } }
+    }
+
+    /// Puts back in front of a body what was read off it. If that was all, the body is not asked again.
+    pub(super) fn after(self, frames: VecDeque<Frame<Bytes>>, is_over: bool) -> Self {
+        if matches!(self.kind, Kind::Fixed { .. }) || frames.is_empty() && !is_over {
+            return self;
+        }
+        let rest = (!is_over).then(|| Box::new(self));
+        Self { kind: Kind::Peeked { frames, rest } }
     }
 }
 
@@ -71,33 +90,45 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let is_over = body.is_end_stream();
-    if !is_over && body.size_hint().exact().is_none() {
-        return stream(shared, head, body, in_flight, seat, holds);
+    if !is_over && (body.size_hint().exact().is_none() || is_event_stream(&head.headers)) {
+        let heartbeat = shared.heartbeat.is_some();
+        let headers = Some(&head.headers).filter(|_| heartbeat);
+        let grip = grip(shared, in_flight, seat.is_some(), holds);
+        return stream(shared, headers, body, grip, seat);
     }
-    let in_flight = Some(in_flight).filter(|_| holds && !is_over);
-    Some(SessionBody { kind: Kind::Inline { body, in_flight } })
+    let held = if is_over {
+        drop(in_flight);
+        None
+    } else {
+        let grip = grip(shared, in_flight, seat.is_some(), holds);
+        Some(Held { grip, seat, layer: Arc::clone(shared) })
+    };
+    Some(SessionBody { kind: Kind::Inline { body, held } })
 }
 
-/// The same for a body whose end nobody knows.
+#[inline]
+fn grip(shared: &Shared, in_flight: InFlight, is_get: bool, holds: bool) -> Grip {
+    if holds && (!is_get || shared.options.streams_hold) {
+        Grip::InFlight(in_flight)
+    } else {
+        Grip::Record(Arc::clone(in_flight.record()))
+    }
+}
+
+/// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat.
 #[inline(never)]
 fn stream<B>(
     shared: &Arc<Shared>,
-    head: &Parts,
+    headers: Option<&HeaderMap>,
     body: B,
-    in_flight: InFlight,
+    grip: Grip,
     seat: Option<StreamSeat>,
-    holds: bool,
 ) -> Option<SessionBody<B>>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let is_get = seat.is_some();
-    let grip = if holds && (!is_get || shared.options.streams_hold) {
-        Grip::InFlight(in_flight)
-    } else {
-        Grip::Record(Arc::clone(in_flight.record()))
-    };
-    let timing = timing(shared, head, is_get);
+    let timing = timing(shared, headers, is_get);
     let look = timing.as_ref().and_then(|timing| timing.next_look());
     let registry = &shared.registry;
     let slot = Slot::open(body, timing, |stream| Lease::list(grip, stream, seat))?;
@@ -112,18 +143,46 @@ where
     Some(SessionBody { kind: Kind::Owned { slot: Some(slot), layer: Arc::clone(shared) } })
 }
 
-/// What of a stream goes by the clock, if anything does.
-fn timing(shared: &Shared, head: &Parts, is_get: bool) -> Option<Box<Timing>> {
+/// The timers of a stream, if it has any.
+fn timing(shared: &Shared, headers: Option<&HeaderMap>, is_get: bool) -> Option<Box<Timing>> {
     let lifetime = shared.stream_lifetime.filter(|_| is_get);
-    if lifetime.is_none() && shared.heartbeat.is_none() {
+    let heartbeat = shared.heartbeat.zip(headers);
+    if lifetime.is_none() && heartbeat.is_none() {
         return None;
     }
     let clock = shared.registry.clock();
     let now = clock.now();
     let ends_at = lifetime.map(|lifetime| now.saturating_add(lifetime));
-    let heartbeat = shared.heartbeat.and_then(|every| Heartbeat::of(&head.headers, every, now));
+    let heartbeat = heartbeat.and_then(|(every, headers)| Heartbeat::of(headers, every, now));
     let timing = Timing { clock, ends_at, heartbeat };
     timing.next_look().is_some().then(|| Box::new(timing))
+}
+
+impl<B> SessionBody<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    /// A body of known size turned out not to be whole with its first frame, so its session must be able to take it
+    /// away: its client may read it as slowly as it likes.
+    #[inline(never)]
+    fn own(
+        &mut self,
+        frame: Poll<Option<Result<Frame<Bytes>, B::Error>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let gone = Kind::Fixed { body: Full::default() };
+        let Kind::Inline { body, held: Some(Held { grip, seat, layer }) } =
+            mem::replace(&mut self.kind, gone)
+        else {
+            return frame;
+        };
+        match stream(&layer, None, body, grip, seat) {
+            Some(owned) => *self = owned,
+            // The session has closed meanwhile.
+            None => return Poll::Ready(None),
+        }
+        if frame.is_pending() { Pin::new(self).poll_frame(cx) } else { frame }
+    }
 }
 
 impl<B> Body for SessionBody<B>
@@ -137,8 +196,9 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        match self.project().kind.project() {
-            KindProj::Inline { mut body, in_flight } => {
+        let this = self.get_mut();
+        match Pin::new(&mut this.kind).project() {
+            KindProj::Inline { mut body, held } => {
                 let frame = body.as_mut().poll_frame(cx);
                 let is_over = match &frame {
                     Poll::Pending => false,
@@ -147,11 +207,19 @@ where
                     Poll::Ready(_) => true,
                 };
                 if is_over {
-                    *in_flight = None;
+                    *held = None;
+                } else if held.is_some() {
+                    return this.own(frame, cx);
                 }
                 frame
             }
             KindProj::Owned { slot, .. } => Slot::poll_frame(slot, cx),
+            KindProj::Peeked { frames, rest } => {
+                if let Some(frame) = frames.pop_front() {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                rest.as_mut().map_or(Poll::Ready(None), |rest| Pin::new(&mut **rest).poll_frame(cx))
+            }
             KindProj::Fixed { body } => {
                 Pin::new(body).poll_frame(cx).map_err(|never| match never {})
             }
@@ -162,6 +230,9 @@ where
         match &self.kind {
             Kind::Inline { body, .. } => body.is_end_stream(),
             Kind::Owned { slot, .. } => slot.is_none(),
+            Kind::Peeked { frames, rest } => {
+                frames.is_empty() && rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+            }
             Kind::Fixed { body } => body.is_end_stream(),
         }
     }
@@ -171,6 +242,16 @@ where
             Kind::Inline { body, .. } => body.size_hint(),
             Kind::Owned { slot, .. } => {
                 slot.as_ref().map_or_else(|| SizeHint::with_exact(0), |slot| slot.size_hint())
+            }
+            Kind::Peeked { frames, rest } => {
+                let read: usize = frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+                let rest = rest.as_ref().map_or(SizeHint::with_exact(0), |rest| rest.size_hint());
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(read as u64));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(read as u64));
+                }
+                hint
             }
             Kind::Fixed { body } => body.size_hint(),
         }
@@ -182,6 +263,7 @@ impl<B> fmt::Debug for SessionBody<B> {
         f.write_str(match self.kind {
             Kind::Inline { .. } => "SessionBody::Inline",
             Kind::Owned { .. } => "SessionBody::Owned",
+            Kind::Peeked { .. } => "SessionBody::Peeked",
             Kind::Fixed { .. } => "SessionBody::Fixed",
         })
     }

@@ -1,4 +1,4 @@
-//! Where a session was opened, and how the server there is told that it is closed.
+//! Where a session was opened, and how it is ended there: by the DELETE that its client never sent.
 
 use std::{
     future::ready,
@@ -7,10 +7,13 @@ use std::{
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header::HOST};
+use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, Uri, header::HOST};
 use tower::{Service, ServiceExt};
 
-use super::options::TerminateHook;
+use super::{
+    options::TerminateHook,
+    route::{Kept, Route, detached, length},
+};
 use crate::{
     lifecycle::{Session, Terminate, Terminated, Terminator, WeakTerminator},
     protocol::SESSION_ID_HEADER,
@@ -68,12 +71,13 @@ pub(super) struct Site {
     origin: Arc<dyn Calls>,
     uri: Uri,
     host: Option<HeaderValue>,
+    route: Route,
 }
 
 impl Site {
     pub(super) fn of<T>(request: &Request<T>, origin: Arc<dyn Calls>) -> Self {
         let host = request.headers().get(HOST).cloned();
-        Self { origin, uri: request.uri().clone(), host }
+        Self { origin, uri: request.uri().clone(), host, route: Route::of(request.extensions()) }
     }
 
     /// The endpoint of this site, shared by the sessions that were opened there.
@@ -85,7 +89,9 @@ impl Site {
             return shared;
         }
         known.retain(WeakTerminator::is_of_use);
-        let endpoint = Terminator::new(Endpoint { site: self.detached(), hook });
+        let site = self.detached();
+        let extensions = site.route.extensions();
+        let endpoint = Terminator::new(Endpoint { site, hook, extensions });
         if known.len() < INTERNED {
             if known.is_empty() {
                 // Most origins have one endpoint, and where axum applies the layer anew for every connection there are
@@ -99,33 +105,33 @@ impl Site {
 
     fn is_of(&self, endpoint: &Terminator) -> bool {
         let site = endpoint.made_of::<Endpoint>().map(|endpoint| &endpoint.site);
-        site.is_some_and(|site| site.uri == self.uri && site.host == self.host)
+        site.is_some_and(|site| {
+            site.uri == self.uri && site.host == self.host && site.route == self.route
+        })
     }
 
     /// Whether keeping it for a session would let a client choose what that session costs.
     pub(super) fn is_too_long(&self) -> bool {
-        let uri = &self.uri;
-        let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
-        let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
         let host = self.host.as_ref().map_or(0, HeaderValue::len);
-        authority + path + host > LONGEST
+        length(&self.uri).max(self.route.length()) + host > LONGEST
     }
 
     /// A copy of its own. What hyper parses are slices of its read buffer: a clone would keep the
     /// whole head of the request, credentials included, for as long as the session lives.
     fn detached(&self) -> Self {
-        let uri = self.uri.to_string().parse().unwrap_or_default();
+        let uri = detached(&self.uri);
         let host =
             self.host.as_ref().and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
-        Self { origin: Arc::clone(&self.origin), uri, host }
+        Self { origin: Arc::clone(&self.origin), uri, host, route: self.route.detached() }
     }
 }
 
-/// A site where sessions were opened. Of its request it keeps the URI and the `Host`, which the
-/// official SDK insists on, and nothing else.
+/// A site where sessions were opened. Of its request it keeps the URI, the `Host`, which the official SDK insists on,
+/// and what axum's router made of the URI; nothing that a client or an authentication layer put there.
 pub(super) struct Endpoint {
     site: Site,
     hook: Option<TerminateHook>,
+    extensions: Extensions,
 }
 
 impl Terminate for Endpoint {
@@ -146,8 +152,8 @@ impl Terminate for Endpoint {
         })
     }
 
-    fn is_at(&self, path: &str) -> bool {
-        self.site.uri.path() == path
+    fn is_at(&self, _: &str) -> bool {
+        true
     }
 }
 
@@ -162,6 +168,10 @@ impl Endpoint {
         request.headers_mut().insert(&SESSION_ID_HEADER, id);
         if let Some(host) = &self.site.host {
             request.headers_mut().insert(HOST, host.clone());
+        }
+        request.extensions_mut().clone_from(&self.extensions);
+        if let Some(kept) = session.state().get::<Kept>() {
+            request.extensions_mut().extend(kept.0.clone());
         }
         request.extensions_mut().insert(session.clone());
         let Some(hook) = &self.hook else {

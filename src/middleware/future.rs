@@ -5,16 +5,19 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::Response;
+use http::{Response, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{body::SessionBody, stray::Stray, track::Track};
+use super::{
+    body::SessionBody, gate::pass_unmanaged, shared::Shared, track::Track, unclaimed::Unclaimed,
+};
 
 pin_project! {
     /// The response future of [`McpSessionService`](crate::McpSessionService).
@@ -28,14 +31,22 @@ pin_project! {
         call: Option<F>,
         way: Way<B, E>,
     }
+
+    impl<F, B, E> PinnedDrop for ResponseFuture<F, B, E> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Way::Track(track) = this.project().way {
+                track.hung_up();
+            }
+        }
+    }
 }
 
 /// What becomes of a request. What is rare is in a box: every future is as large as the largest.
 enum Way<B, E> {
-    /// Its answer is none of our business.
-    Pass,
-    /// Its answer may carry a session.
-    Watch(Box<Stray>),
+    /// Its path is not managed.
+    Pass(Box<Unmanaged>),
+    /// It has no id, and its answer may name a session.
+    Watch(Box<Unclaimed>),
     /// It is of a live session.
     Track(Track),
     /// It may open a session.
@@ -51,14 +62,15 @@ impl<F, B, E> ResponseFuture<F, B, E> {
         Self { call: None, way: Way::Answered(Box::new(response)) }
     }
 
-    /// None of our business.
-    pub(super) fn passing(call: F) -> Self {
-        Self { call: Some(call), way: Way::Pass }
+    /// Of a path that is not managed.
+    pub(super) fn passing(call: F, shared: &Arc<Shared>, uri: &Uri) -> Self {
+        let unmanaged = Unmanaged { shared: Arc::clone(shared), uri: uri.clone() };
+        Self { call: Some(call), way: Way::Pass(Box::new(unmanaged)) }
     }
 
-    /// Of no session, unless the answer carries one.
-    pub(super) fn watched(call: F, stray: Stray) -> Self {
-        Self { call: Some(call), way: Way::Watch(Box::new(stray)) }
+    /// Of no session, unless the answer names one.
+    pub(super) fn watched(call: F, unclaimed: Unclaimed) -> Self {
+        Self { call: Some(call), way: Way::Watch(Box::new(unclaimed)) }
     }
 
     /// Of a live session.
@@ -92,13 +104,27 @@ where
         let way = mem::replace(this.way, Way::Over);
         Poll::Ready(response.map(|response| match way {
             Way::Track(track) => track.finish(response),
-            Way::Watch(stray) => stray.settle(response).response,
-            _ => response.map(SessionBody::plain),
+            Way::Watch(unclaimed) => unclaimed.settle(response).response,
+            way => way.pass(response),
         }))
     }
 }
 
+/// A request of a path that is not managed.
+struct Unmanaged {
+    shared: Arc<Shared>,
+    uri: Uri,
+}
+
 impl<B, E> Way<B, E> {
+    #[inline(never)]
+    fn pass(self, mut response: Response<B>) -> Response<SessionBody<B>> {
+        if let Self::Pass(unmanaged) = self {
+            pass_unmanaged(&unmanaged.shared, unmanaged.uri.path(), &mut response);
+        }
+        response.map(SessionBody::plain)
+    }
+
     /// Where no call is ours to poll.
     #[inline(never)]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<SessionBody<B>>, E>> {

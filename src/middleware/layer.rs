@@ -8,11 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, request::Parts};
+use http::{Extensions, Response, request::Parts};
 use tower::Layer;
 
 use super::{
-    options::{Options, UnknownIds},
+    options::{HangUpGrace, Options, UnknownIds},
+    paths,
     service::McpSessionService,
     shared::Shared,
 };
@@ -129,6 +130,12 @@ impl McpSessionLayer {
         self.set(|options| options.open_timeout = timeout)
     }
 
+    /// When the answer to `initialize` is held back, to see its client hang up. Default:
+    /// [`HangUpGrace::WhenSeen`].
+    pub fn hang_up_grace(self, grace: HangUpGrace) -> Self {
+        self.set(|options| options.hang_up_grace = grace)
+    }
+
     /// How long the server behind may take to hear of one close, a client's own DELETE included, and
     /// a new session may wait for the place of one that is closing. Default: 5 seconds.
     pub fn close_timeout(self, timeout: Duration) -> Self {
@@ -237,10 +244,25 @@ impl McpSessionLayer {
     /// a JSON body is read (64 KiB, 10 s at the most) before the handler sees it, and the hang-up of
     /// a client cancels a POST without an id only within `open_timeout`.
     ///
+    /// `{name}` stands for one segment and `{*name}`, at the end, for the rest, as in axum's router.
+    ///
     /// Every path by which a request can reach the MCP server must be covered: what is not passes
-    /// without a look at whose session it is. Paths are compared as they are sent, undecoded.
+    /// without a look at whose session it is. Paths are compared as they are sent, undecoded. An answer outside of
+    /// the managed paths that names a session is logged, once.
+    ///
+    /// # Panics
+    ///
+    /// On a path that no request could match: it must start with `/`, be visible ASCII, and have no query; a
+    /// parameter must be a whole segment.
+    ///
+    /// ```
+    /// let layer = mcp_session_layer::McpSessionLayer::new().path("/{tenant}/mcp");
+    /// ```
     pub fn path(self, path: impl Into<String>) -> Self {
         let path = path.into().into_boxed_str();
+        if let Err(why) = paths::check(&path) {
+            panic!("McpSessionLayer: no request matches the path {path:?}: {why}");
+        }
         self.set(|options| options.paths.push(path))
     }
 
@@ -255,8 +277,15 @@ impl McpSessionLayer {
         self.set(|options| options.forward_missing_ids = true)
     }
 
+    /// Whether the layer makes up an id, and so a session, where the inner service answers `initialize` without one.
+    /// Default: true. With `false`, such a server is taken for stateless: its answer passes, nothing is counted, and
+    /// together with [`forward_missing_ids`](Self::forward_missing_ids) all its requests do.
+    pub fn mint_ids(self, mint: bool) -> Self {
+        self.set(|options| options.mint_ids = mint)
+    }
+
     /// Makes up ids where the server behind issues none. Default: random UUIDs (version 4). They
-    /// must be unguessable, unique, and 1 to 256 bytes of visible ASCII: after four that are not,
+    /// must be unguessable, unique, and 1 to 4096 bytes of visible ASCII: after four that are not,
     /// or are taken, `initialize` is answered 502.
     pub fn id_generator(self, generate: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.set(|options| options.id_generator = Some(Arc::new(generate)))
@@ -309,6 +338,31 @@ impl McpSessionLayer {
         hook: impl Fn(&Session, &mut Parts) + Send + Sync + 'static,
     ) -> Self {
         self.set(|options| options.terminate = Some(Arc::new(hook)))
+    }
+}
+
+/// # The closing DELETE
+impl McpSessionLayer {
+    /// Keeps a clone of the extension `T` of `initialize`, and gives it to the DELETE that ends the session at the
+    /// inner service. For handlers that insist on it: `ConnectInfo`, or an `Extension` that a layer outside of this
+    /// one sets. Default: none, because an extension may be a credential, and costs memory a session.
+    ///
+    /// `Path`, `MatchedPath` and `OriginalUri` are there anyway: they follow from the URI.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    /// use mcp_session_layer::McpSessionLayer;
+    ///
+    /// let layer = McpSessionLayer::new().keep_extension::<ConnectInfo<SocketAddr>>();
+    /// ```
+    pub fn keep_extension<T: Clone + Send + Sync + 'static>(self) -> Self {
+        let keep = |from: &Extensions, to: &mut Extensions| {
+            if let Some(extension) = from.get::<T>() {
+                to.insert(extension.clone());
+            }
+        };
+        self.set(|options| options.keep.push(Arc::new(keep)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests that may open a session: sniffed, given a permit, and shielded from their client.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -11,17 +11,18 @@ use tower::Service;
 use tracing::Instrument;
 
 use super::{
-    attend::{Delivery, Errand, attend},
     body::SessionBody,
-    endpoint::{Origin, Site},
+    detached::{Delivery, Errand, attend},
+    endpoint::{Calls, Origin, Site},
     replay::{Sniffed, sniff},
     settle::{Birth, Kind},
-    shared::Shared,
-    stray::Stray,
+    shared::{Bucket, Shared, endpoint_of},
     track::Track,
+    unclaimed::Unclaimed,
+    under::{MOST_UNDER_ONE, UnderLive, may_open},
 };
 use crate::{
-    lifecycle::{Principal, Session},
+    lifecycle::{InFlight, Opener, Principal, Session},
     protocol::{ClientInfo, Era, Message, Rejection, SessionId},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Caller<S> {
     pub(super) shared: Arc<Shared>,
     pub(super) origin: Arc<Origin<S>>,
     pub(super) service: S,
+    /// Whether `service` is the one that was polled ready.
+    pub(super) is_ready: bool,
 }
 
 type Answer<S, B> = Result<Response<SessionBody<B>>, <S as Service<Request<Body>>>::Error>;
@@ -44,53 +47,97 @@ where
     /// A POST of JSON without a usable id.
     pub(super) async fn sniffed(mut self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (parts, body) = request.into_parts();
-        let Sniffed { message, body } = sniff(body).await;
+        let Sniffed { message, is_cut_short, body } = sniff(body).await;
         let request = Request::from_parts(parts, body);
         match message {
-            Message::Initialize(client) => self.initialize(request, client).await,
+            Message::Initialize(client) => self.initialize(request, Some(client)).await,
+            Message::InitializeNotification => self.initialize(request, None).await,
             Message::Ambiguous => Ok(self.shared.reject(Rejection::MessageAmbiguous)),
-            Message::Foreign => self.stray(request).await,
-            Message::Other if era == Era::Modern => {
-                let response = self.service.call(request).await?;
-                Ok(response.map(SessionBody::plain))
+            Message::Other if era == Era::Modern => self.modern(request).await,
+            // Merely longer or slower than we read.
+            Message::Doubtful if era == Era::Modern && is_cut_short => self.modern(request).await,
+            Message::Other | Message::Batch
+                if era == Era::Legacy && !self.shared.options.forward_missing_ids =>
+            {
+                Ok(self.shared.reject(Rejection::IdMissing))
             }
-            Message::Other if era == Era::Unknown || self.shared.options.forward_missing_ids => {
-                self.stray(request).await
+            Message::Other => {
+                let (unclaimed, request) = self.unclaimed(request, era);
+                self.launch(request, Errand::Unclaimed(unclaimed)).await
             }
-            Message::Other => Ok(self.shared.reject(Rejection::IdMissing)),
+            Message::Batch | Message::Doubtful => self.doubtful(request, era, is_cut_short).await,
+            Message::Foreign => self.foreign(request, era).await,
         }
     }
 
-    /// A POST in which we see no `initialize`, though the server behind may see one.
-    pub(super) async fn stray(self, request: Request<Body>) -> Answer<S, B> {
-        if self.shared.registry.is_swamped() {
-            return Ok(self.shared.reject(Rejection::TableFull));
-        }
-        let (stray, request) = Stray::begin(&self.shared, &self.origin, request);
-        self.launch(request, Errand::Stray(stray)).await
+    /// One message of the modern era: hanging up is its cancellation, so it is not shielded.
+    async fn modern(&mut self, request: Request<Body>) -> Answer<S, B> {
+        let (unclaimed, request) = self.unclaimed(request, Era::Modern);
+        let response = self.service.call(request).await?;
+        Ok(unclaimed.settle(response).response)
     }
 
-    /// A request with an id that only the server behind may know.
+    /// A POST in which we see no message for sure, and another parser may see an `initialize`.
+    async fn doubtful(self, request: Request<Body>, era: Era, is_cut_short: bool) -> Answer<S, B> {
+        let (unclaimed, request) = self.unclaimed(request, era);
+        let endpoint = Some(endpoint_of(&request)).filter(|_| !is_cut_short);
+        let taken = unclaimed.may_open().and_then(|()| unclaimed.doubtful(endpoint));
+        match taken {
+            Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+            Err(why) => Ok(self.shared.reject(why)),
+        }
+    }
+
+    /// A POST of something else, which a lenient server may take for a message all the same.
+    pub(super) async fn foreign(self, request: Request<Body>, era: Era) -> Answer<S, B> {
+        let (unclaimed, request) = self.unclaimed(request, era);
+        match unclaimed.may_open().and_then(|()| unclaimed.has_room()) {
+            Ok(()) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+            Err(why) => Ok(self.shared.reject(why)),
+        }
+    }
+
+    /// A request without an id by another method than POST.
+    pub(super) async fn sessionless(self, request: Request<Body>, era: Era) -> Answer<S, B> {
+        let (unclaimed, request) = self.unclaimed(request, era);
+        match unclaimed.has_room() {
+            Ok(()) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+            Err(why) => Ok(self.shared.reject(why)),
+        }
+    }
+
+    fn unclaimed(&self, request: Request<Body>, era: Era) -> (Unclaimed, Request<Body>) {
+        let (principal, request) = self.shared.identify(request);
+        let origin: Arc<dyn Calls> = Arc::clone(&self.origin) as _;
+        (Unclaimed::new(&self.shared, origin, era, principal, &request), request)
+    }
+
+    /// A request with an id that only the inner service may know.
     pub(super) async fn restore(
         mut self,
         mut request: Request<Body>,
         id: SessionId,
         principal: Option<Principal>,
     ) -> Answer<S, B> {
-        // Bounded: whoever is first may be at it for as long as a call takes. Who goes on without
-        // a turn joins the session that comes first.
-        let turn = Arc::clone(&self.shared).turn(id.clone());
+        // Bounded: the first may be at it for as long as a call takes. A request that goes on without a turn joins
+        // the session that comes first.
+        self.unready();
+        let turn = Arc::clone(&self.shared).turn(principal.clone(), id.clone());
         let turn = timeout(self.shared.options.open_timeout, turn).await.ok();
-        // Whoever was first may have restored it, or ended it.
+        // The first may have restored it, or ended it.
         let registry = Arc::clone(&self.shared.registry);
         if let Ok(in_flight) = registry.enter(id.as_bytes(), principal.as_ref()) {
             drop(turn);
+            let Some(in_flight) = self.shared.at_its_endpoint(in_flight, &request) else {
+                return Ok(self.shared.reject(Rejection::SessionNotFound));
+            };
             let session = Session::of(in_flight.record());
             let track = match Track::begin(&self.shared, in_flight, &request) {
                 Ok(track) => track,
                 Err(why) => return Ok(self.shared.reject(why)),
             };
             request.extensions_mut().insert(session);
+            self.ready().await?;
             let response = self.service.call(request).await?;
             return Ok(track.finish(response));
         }
@@ -101,16 +148,22 @@ where
         self.open(request, principal, None, Kind::Restore { id, is_get, _turn: turn }).await
     }
 
-    async fn initialize(self, request: Request<Body>, client: Box<ClientInfo>) -> Answer<S, B> {
+    /// `client` is `None` for a notification.
+    async fn initialize(
+        self,
+        request: Request<Body>,
+        client: Option<Box<ClientInfo>>,
+    ) -> Answer<S, B> {
         let (principal, request) = self.shared.identify(request);
         if let Err(why) = self.shared.may_open(principal.as_ref()) {
             return Ok(self.shared.reject(why));
         }
-        self.open(request, principal, Some(client), Kind::Initialize).await
+        let kind = Kind::Initialize { expects_answer: client.is_some() };
+        self.open(request, principal, client, kind).await
     }
 
     async fn open(
-        self,
+        mut self,
         mut request: Request<Body>,
         principal: Option<Principal>,
         client: Option<Box<ClientInfo>>,
@@ -120,16 +173,80 @@ where
         if site.is_too_long() {
             return Ok(self.shared.reject(Rejection::EndpointTooLong));
         }
-        let opening = match self.shared.registry.begin(principal, client).await {
+        let opener = Opener { principal, client, endpoint: endpoint_of(&request).into() };
+        let registry = Arc::clone(&self.shared.registry);
+        let mut begin = pin!(registry.begin(opener));
+        let begun = match poll_fn(|cx| Poll::Ready(begin.as_mut().poll(cx))).await {
+            Poll::Ready(begun) => begun,
+            Poll::Pending => {
+                self.unready();
+                begin.await
+            }
+        };
+        let opening = match begun {
             Ok(opening) => opening,
             Err(why) => return Ok(self.shared.reject(why)),
         };
+        self.ready().await?;
         if let Kind::Restore { id, .. } = &kind {
             opening.name(id.clone());
         }
+        self.shared.keep_extensions(&opening.session(), &request);
         request.extensions_mut().insert(opening.session());
         let birth = Birth { shared: Arc::clone(&self.shared), opening, site, kind };
         self.launch(request, Errand::Birth(birth)).await
+    }
+
+    /// A POST of a live session, while bodies are read: see [`super::under`].
+    pub(super) async fn live(
+        mut self,
+        request: Request<Body>,
+        in_flight: InFlight,
+    ) -> Answer<S, B> {
+        let (parts, body) = request.into_parts();
+        let Sniffed { message, body, .. } = sniff(body).await;
+        let mut request = Request::from_parts(parts, body);
+        let session = Session::of(in_flight.record());
+        let principal = session.principal().cloned();
+        let track = Track::plain(&self.shared, in_flight);
+        if !may_open(&message) {
+            self.shared.insert(session, &mut request);
+            let response = self.service.call(request).await?;
+            return Ok(track.finish(response));
+        }
+        let site = Site::of(&request, Arc::clone(&self.origin) as _);
+        let bucket = Bucket::Session(session.fingerprint());
+        let Some(counted) = self.shared.doubtful.take(bucket, MOST_UNDER_ONE) else {
+            track.let_go();
+            return Ok(self.shared.reject(Rejection::TooManySessions));
+        };
+        let opener = Opener { principal, client: None, endpoint: endpoint_of(&request).into() };
+        let opening = match self.shared.registry.begin_now(opener) {
+            Ok(opening) => opening,
+            Err(why) => {
+                track.let_go();
+                return Ok(self.shared.reject(why));
+            }
+        };
+        self.shared.insert(session, &mut request);
+        let under = UnderLive { track, opening, site, _counted: counted };
+        self.launch(request, Errand::Under(under)).await
+    }
+
+    /// Lets go of what the service reserved when it was polled ready. While a request waits here, the closing DELETE
+    /// that it waits for may need it.
+    fn unready(&mut self) {
+        let fresh = self.service.clone();
+        self.service = fresh;
+        self.is_ready = false;
+    }
+
+    async fn ready(&mut self) -> Result<(), S::Error> {
+        if !self.is_ready {
+            poll_fn(|cx| self.service.poll_ready(cx)).await?;
+            self.is_ready = true;
+        }
+        Ok(())
     }
 
     /// Calls the service in a task of its own.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Response, request::Parts};
+use http::{Extensions, Response, request::Parts};
 
 use crate::{
     lifecycle::{Hook, Limits, Principal, Session, Timeouts, WhenFull, span},
@@ -36,6 +36,28 @@ pub enum UnknownIds {
     Forward,
 }
 
+/// When the answer to `initialize` is held back for up to 10 ms, to see whether its client hangs up.
+///
+/// Once the answer is written, nobody can tell that its client had already gone: the session stays until
+/// [`unused_timeout`](crate::McpSessionLayer::unused_timeout). A client that hangs up *before* the answer is always
+/// seen, whatever is chosen here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HangUpGrace {
+    /// For a minute after a client hung up while its session was being opened. The default: costs nothing while
+    /// clients are calm. Of a burst of hang-ups, those before the first that is seen may each leave a session for
+    /// `unused_timeout`.
+    #[default]
+    WhenSeen,
+    /// Always: every `initialize` takes 10 ms, or as long as the server if that is longer.
+    Always,
+    /// Never: a client that hangs up as the answer is written leaves a session for `unused_timeout`.
+    Never,
+}
+
+/// Takes an extension of one type over, if it is there.
+pub(super) type KeepExtension = Arc<dyn Fn(&Extensions, &mut Extensions) + Send + Sync>;
+
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) idle_timeout: Option<Duration>,
@@ -59,6 +81,9 @@ pub(super) struct Options {
     pub(super) reject: Option<RejectHook>,
     pub(super) terminate: Option<TerminateHook>,
     pub(super) id_generator: Option<IdGenerator>,
+    pub(super) mint_ids: bool,
+    pub(super) hang_up_grace: HangUpGrace,
+    pub(super) keep: Vec<KeepExtension>,
 }
 
 impl Default for Options {
@@ -85,6 +110,9 @@ impl Default for Options {
             reject: None,
             terminate: None,
             id_generator: None,
+            mint_ids: true,
+            hang_up_grace: HangUpGrace::default(),
+            keep: Vec::new(),
         }
     }
 }

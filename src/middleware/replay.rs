@@ -22,8 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A body that was looked at.
 pub(crate) struct Sniffed {
-    /// [`Message::Foreign`] also if it was too long, too slow, or broke off.
+    /// [`Message::Doubtful`] also if it was too long, too slow, or broke off.
     pub(crate) message: Message,
+    /// Too long or too slow to be read to its end.
+    pub(crate) is_cut_short: bool,
     /// All of it, bit for bit; what was not read yet still streams.
     pub(crate) body: Body,
 }
@@ -32,10 +34,11 @@ pub(crate) async fn sniff(mut body: Body) -> Sniffed {
     let mut head = Head::default();
     let hopeless = body.size_hint().lower() > LIMIT as u64;
     let whole = !hopeless && matches!(timeout(PATIENCE, head.read(&mut body)).await, Ok(true));
-    let message = if whole { classify(&head.data) } else { Message::Foreign };
+    let message = if whole { classify(&head.data) } else { Message::Doubtful };
+    let is_cut_short = !whole && !matches!(head.tail, Some(Err(_)));
     // What has ended must not be asked again: some streams panic then.
     let rest = if head.ended { Body::empty() } else { body };
-    Sniffed { message, body: Body::new(Replay { head, rest }) }
+    Sniffed { message, is_cut_short, body: Body::new(Replay { head, rest }) }
 }
 
 /// What was read. Joined, not kept frame by frame: a sender of single bytes must not cost more
@@ -169,12 +172,12 @@ mod tests {
             vec![data(&format!("{INITIALIZE}{padding}")), data("end")],
         ] {
             let sniffed = sniff(body(frames)).await;
-            assert_eq!(sniffed.message, Message::Foreign);
+            assert_eq!(sniffed.message, Message::Doubtful);
             let whole = sniffed.body.collect().await.unwrap().to_bytes();
             assert_eq!(whole, format!("{INITIALIZE}{padding}end").as_bytes());
         }
         let sized = sniff(Body::from(format!("{INITIALIZE}{padding}"))).await;
-        assert_eq!(sized.message, Message::Foreign);
+        assert_eq!(sized.message, Message::Doubtful);
         assert_eq!(sized.body.size_hint().exact(), Some((INITIALIZE.len() + LIMIT) as u64));
     }
 
@@ -185,7 +188,7 @@ mod tests {
         let slow = Body::from_stream(futures_util::StreamExt::map(stream, Ok::<_, axum::Error>));
         sender.send("{").await.unwrap();
         let sniffed = sniff(slow).await;
-        assert_eq!(sniffed.message, Message::Foreign);
+        assert_eq!(sniffed.message, Message::Doubtful);
         let rest = tokio::spawn(sniffed.body.collect());
         for _ in 0..3 {
             sender.send("}").await.unwrap();
@@ -198,7 +201,7 @@ mod tests {
     async fn a_body_that_breaks_off_breaks_off_for_the_server_too() {
         let broken = Err(axum::Error::new(std::io::Error::other("hang up")));
         let sniffed = sniff(body(vec![data(INITIALIZE), broken])).await;
-        assert_eq!(sniffed.message, Message::Foreign);
+        assert_eq!(sniffed.message, Message::Doubtful);
         assert!(sniffed.body.collect().await.is_err());
     }
 }

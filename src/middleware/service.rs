@@ -13,12 +13,19 @@ use http_body::Body as HttpBody;
 use tower::Service;
 
 use super::{
-    body::SessionBody, endpoint::Origin, future::ResponseFuture, heartbeat::is_type, open::Caller,
-    options::UnknownIds, shared::Shared, stray::Stray, track::Track,
+    body::SessionBody,
+    endpoint::{Calls, Origin},
+    future::ResponseFuture,
+    heartbeat::is_type,
+    open::Caller,
+    options::UnknownIds,
+    shared::Shared,
+    track::Track,
+    unclaimed::Unclaimed,
 };
 use crate::{
     lifecycle::{CloseReason, InFlight, Principal, Session},
-    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId},
+    protocol::{Era, Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId, remove_folded},
 };
 
 /// The service that [`McpSessionLayer`](crate::McpSessionLayer) makes around an MCP server.
@@ -83,7 +90,10 @@ where
         if !self.common.shared.manages(request.uri()) {
             return self.pass(request);
         }
-        let SessionHeaders { era, id } = SessionHeaders::read(request.headers());
+        let SessionHeaders { era, id, has_folded } = SessionHeaders::read(request.headers());
+        if has_folded {
+            return self.unfolded(request);
+        }
         if era == Era::Modern {
             return self.modern(request);
         }
@@ -116,10 +126,19 @@ where
     S::Error: Send,
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
-    /// None of the layer's business.
+    /// Unmanaged path: passed through.
     #[inline(never)]
     fn pass(&mut self, request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
-        ResponseFuture::passing(self.inner.call(request))
+        let uri = request.uri().clone();
+        ResponseFuture::passing(self.inner.call(request), &self.common.shared, &uri)
+    }
+
+    /// With another spelling of one of our headers, which the inner service may take for it: it is removed before
+    /// anything is decided.
+    #[inline(never)]
+    fn unfolded(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future, B, S::Error> {
+        remove_folded(request.headers_mut());
+        self.call(request)
     }
 
     /// Of the era without sessions.
@@ -162,8 +181,20 @@ where
     }
 
     #[inline(never)]
-    fn refuse(&self, why: Rejection) -> ResponseFuture<S::Future, B, S::Error> {
-        ResponseFuture::answered(self.common.shared.reject(why))
+    fn refuse(&mut self, why: Rejection) -> ResponseFuture<S::Future, B, S::Error> {
+        let response = self.common.shared.reject(why);
+        self.answer(response)
+    }
+
+    /// Our own answer. The service that was polled ready is not called, so it is replaced by one that was not: what it
+    /// reserved is free again.
+    fn answer(
+        &mut self,
+        response: Response<SessionBody<B>>,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
+        let fresh = self.inner.clone();
+        self.inner = fresh;
+        ResponseFuture::answered(response)
     }
 
     #[inline]
@@ -174,7 +205,10 @@ where
         principal: Option<&Principal>,
     ) -> Result<InFlight, Elsewhere> {
         let Some(id) = id.map_err(Elsewhere::Refused)? else { return Err(Elsewhere::Absent) };
-        let entered = self.common.shared.registry.enter(id, principal);
+        let shared = &self.common.shared;
+        let entered = shared.registry.enter(id, principal).and_then(|in_flight| {
+            shared.at_its_endpoint(in_flight, request).ok_or(Rejection::SessionNotFound)
+        });
         entered.map_err(|lost| self.lost(request, id, principal, lost))
     }
 
@@ -210,35 +244,38 @@ where
         mut request: Request<Body>,
         in_flight: InFlight,
     ) -> ResponseFuture<S::Future, B, S::Error> {
-        let shared = &self.common.shared;
         let session = Session::of(in_flight.record());
-        let track = match *request.method() {
-            Method::GET | Method::DELETE => match self.begin(in_flight, &request) {
+        let track = if *request.method() == Method::POST {
+            if self.common.shared.calls.any() && self.common.shared.is_wary() {
+                return ResponseFuture::opening(self.caller().live(request, in_flight));
+            }
+            Track::plain(&self.common.shared, in_flight)
+        } else {
+            match self.begin(in_flight, &request) {
                 Ok(track) => track,
                 Err(answered) => return answered,
-            },
-            _ => Track::plain(shared, in_flight),
+            }
         };
-        shared.insert(session, &mut request);
+        self.common.shared.insert(session, &mut request);
         ResponseFuture::tracked(self.inner.call(request), track)
     }
 
     /// What opens a stream, or ends the session. `Err` is the answer, if it is ours.
     #[inline(never)]
     fn begin(
-        &self,
+        &mut self,
         in_flight: InFlight,
         request: &Request<Body>,
     ) -> Result<Track, ResponseFuture<S::Future, B, S::Error>> {
-        let shared = &self.common.shared;
+        let shared = Arc::clone(&self.common.shared);
         if request.method() == Method::DELETE && in_flight.record().is_issued_by_layer() {
             // The server behind knows of no session, so there is nobody to ask.
             shared.registry.close(in_flight.record(), CloseReason::Client);
             let mut response = Response::new(SessionBody::fixed(Bytes::new()));
             *response.status_mut() = StatusCode::NO_CONTENT;
-            return Err(ResponseFuture::answered(response));
+            return Err(self.answer(response));
         }
-        Track::begin(shared, in_flight, request).map_err(|why| self.refuse(why))
+        Track::begin(&shared, in_flight, request).map_err(|why| self.refuse(why))
     }
 
     fn unknown(
@@ -248,7 +285,8 @@ where
         principal: Option<Principal>,
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() == Method::DELETE {
-            return ResponseFuture::passing(self.inner.call(request));
+            let (unclaimed, request) = self.unclaimed(request, Era::Legacy);
+            return ResponseFuture::watched(self.inner.call(request), unclaimed);
         }
         ResponseFuture::opening(self.caller().restore(request, id, principal))
     }
@@ -259,13 +297,25 @@ where
         era: Era,
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() != Method::POST {
-            let (stray, request) = Stray::begin(&self.common.shared, &self.common.origin, request);
-            return ResponseFuture::watched(self.inner.call(request), stray);
+            // At an endpoint that the user named, what the server opens for nobody is ended. Elsewhere, hanging up
+            // ends the call at once.
+            if self.common.shared.names_paths() {
+                return ResponseFuture::opening(self.caller().sessionless(request, era));
+            }
+            let (unclaimed, request) = self.unclaimed(request, era);
+            return ResponseFuture::watched(self.inner.call(request), unclaimed);
         }
         if is_type(request.headers(), "application/json") {
             return ResponseFuture::opening(self.caller().sniffed(request, era));
         }
-        ResponseFuture::opening(self.caller().stray(request))
+        ResponseFuture::opening(self.caller().foreign(request, era))
+    }
+
+    fn unclaimed(&self, request: Request<Body>, era: Era) -> (Unclaimed, Request<Body>) {
+        let Common { origin, shared } = &*self.common;
+        let (principal, request) = shared.identify(request);
+        let origin: Arc<dyn Calls> = Arc::clone(origin) as _;
+        (Unclaimed::new(shared, origin, era, principal, &request), request)
     }
 
     /// The service that was polled ready, to be called later; the clone that stays was not.
@@ -275,6 +325,7 @@ where
             shared: Arc::clone(&self.common.shared),
             origin: Arc::clone(&self.common.origin),
             service: std::mem::replace(&mut self.inner, clone),
+            is_ready: true,
         }
     }
 }

@@ -1,24 +1,25 @@
-//! What comes of an answer that opens a session: the id, the table, the guard.
+//! What comes of an answer that may open a session: the id, the table, the guard.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header::CONTENT_TYPE};
+use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
     endpoint::Site,
-    heartbeat::{is_event_stream, is_type},
+    gate::{self, Asked, Gate, Ruling, is_mcp, names_a_session},
+    peek::{Peeked, Verdict},
     shared::Shared,
     turns::Turn,
 };
 use crate::{
     lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminator},
-    protocol::{Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
-/// What is known of a session before the server behind has answered.
+/// What is known of a session before the inner service has answered.
 pub(super) struct Birth {
     pub(super) shared: Arc<Shared>,
     pub(super) opening: Opening,
@@ -28,13 +29,10 @@ pub(super) struct Birth {
 
 /// How the session came to be asked for.
 pub(super) enum Kind {
-    Initialize,
-    /// A request with an id that only the server behind may know.
-    Restore {
-        id: SessionId,
-        is_get: bool,
-        _turn: Option<Turn>,
-    },
+    /// By `initialize`; without an `id` member it is a notification, which opens nothing.
+    Initialize { expects_answer: bool },
+    /// By a request with an id that only the inner service may know.
+    Restore { id: SessionId, is_get: bool, _turn: Option<Turn> },
 }
 
 /// An answer, and the session that came of it, if one did.
@@ -54,63 +52,61 @@ impl<B> Settled<B> {
 }
 
 impl Birth {
-    /// What the answer makes of it.
-    pub(super) fn settle<B>(self, response: Response<B>) -> Settled<B>
+    /// What the answer makes of it. `peeked` was read off its body.
+    pub(super) fn settle<B>(self, response: Response<B>, peeked: Peeked) -> Settled<B>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let restores = matches!(self.kind, Kind::Restore { .. });
-        if restores && response.status() == StatusCode::NOT_FOUND {
-            // Ours, or it would tell ids that nobody has from those of others.
-            return Settled::nothing(self.shared.reject(Rejection::SessionNotFound));
-        }
-        // A restore may have reached a route that answers anything to anybody.
-        if !response.status().is_success() || restores && !is_mcp(&response) {
-            return Settled::plain(response);
-        }
         match self.kind {
-            Kind::Initialize => self.initialized(response),
+            Kind::Initialize { expects_answer } => {
+                self.initialized(response, peeked, expects_answer)
+            }
             Kind::Restore { .. } => self.restored(response),
         }
     }
 
-    fn initialized<B>(self, mut response: Response<B>) -> Settled<B>
+    fn initialized<B>(
+        self,
+        mut response: Response<B>,
+        peeked: Peeked,
+        expects_answer: bool,
+    ) -> Settled<B>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { shared, opening, site, .. } = self;
-        let endpoint = site.endpoint(shared.options.terminate.clone());
-        let issued = match SessionHeaders::read(response.headers()).id {
-            Ok(issued) => issued.map(SessionId::new),
-            Err(_) => {
-                turn_all_away(&shared, &response, &endpoint);
-                return Settled::nothing(shared.reject(Rejection::UnusableId));
-            }
+        let terminator = site.endpoint(shared.options.terminate.clone());
+        let principal = opening.session().principal().cloned();
+        let may_open = expects_answer && peeked.verdict == Verdict::Fine;
+        let asked = if may_open { Asked::ForSession } else { Asked::Sessionless };
+        let mut gate = Gate {
+            shared: &shared,
+            endpoint: Some(terminator.clone()),
+            principal: principal.as_ref(),
+            opening: Some(opening),
         };
-        let (id, issuer) = match issued {
-            Some(id) => (id, Issuer::Inner),
-            // Not MCP (a route beside it that answers anything): no session came of it.
-            None if !is_mcp(&response) => {
-                return Settled::plain(response);
-            }
-            None => (shared.mint(), Issuer::Layer),
+        let ruling = if names_a_session(&mut response) {
+            gate.rule(&mut response, asked)
+        } else {
+            Ruling::HandOn
         };
-        let opened = id.and_then(|id| {
-            let header = id.to_header().ok_or(Rejection::UnusableId)?;
-            let opened = opening.complete(id, issuer, endpoint, Exit::Stamp);
-            opened.map(|in_flight| (in_flight, header)).map_err(|_| Rejection::UnusableId)
-        });
-        match opened {
-            Ok((in_flight, header)) => {
-                // Also where it is there: ours is marked as a secret.
-                response.headers_mut().insert(&SESSION_ID_HEADER, header);
-                hand_over(&shared, response, in_flight, None, false)
-            }
-            Err(rejection) => Settled::nothing(shared.reject(rejection)),
+        if peeked.verdict == Verdict::BrokeOff {
+            return Settled::nothing(shared.reject(Rejection::OpenFailed));
         }
+        let settled = match (ruling, gate.opening.take()) {
+            (Ruling::Unusable, _) => Settled::nothing(shared.reject(Rejection::UnusableId)),
+            (Ruling::Own(id), Some(opening)) => opened(&shared, opening, id, terminator, response),
+            (Ruling::HandOn, Some(opening))
+                if may_open && shared.options.mint_ids && opens_by_status(&response) =>
+            {
+                minted(&shared, opening, terminator, response)
+            }
+            _ => Settled::plain(response),
+        };
+        settled.after(peeked)
     }
 
-    fn restored<B>(self, response: Response<B>) -> Settled<B>
+    fn restored<B>(self, mut response: Response<B>) -> Settled<B>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -118,10 +114,30 @@ impl Birth {
         let Kind::Restore { id, is_get, _turn } = kind else {
             return Settled::plain(response);
         };
-        let endpoint = site.endpoint(shared.options.terminate.clone());
+        let terminator = site.endpoint(shared.options.terminate.clone());
         let principal = opening.session().principal().cloned();
+        let mut gate = Gate {
+            shared: &shared,
+            endpoint: Some(terminator.clone()),
+            principal: principal.as_ref(),
+            opening: None,
+        };
+        let ruling = if names_a_session(&mut response) {
+            gate.rule(&mut response, Asked::Restore(&id))
+        } else {
+            Ruling::HandOn
+        };
+        // Ours, or it would tell ids that nobody has from those of others. A server that answers with another session
+        // does not know this one.
+        if response.status() == StatusCode::NOT_FOUND || !matches!(ruling, Ruling::HandOn) {
+            return Settled::nothing(shared.reject(Rejection::SessionNotFound));
+        }
+        // It may have been a route that answers anything to anybody.
+        if !opens_by_status(&response) {
+            return Settled::plain(response);
+        }
         let entered = opening
-            .complete(id.clone(), Issuer::Inner, endpoint, Exit::Touch)
+            .complete(id.clone(), Issuer::Inner, terminator, Exit::Touch)
             // Another request of this client was faster: join it, if it is this client's.
             .or_else(|_| shared.registry.enter(id.as_bytes(), principal.as_ref()));
         match entered {
@@ -143,9 +159,69 @@ impl Birth {
     }
 }
 
+/// Whether this answer can be of a session: a success, in a type of MCP.
+fn opens_by_status<B>(response: &Response<B>) -> bool {
+    response.status().is_success() && is_mcp(response)
+}
+
+/// Owns a session that the inner service opened under this id, which the gate has let through.
+pub(super) fn opened<B>(
+    shared: &Arc<Shared>,
+    opening: Opening,
+    id: SessionId,
+    terminator: Terminator,
+    response: Response<B>,
+) -> Settled<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    let Some(header) = id.to_header() else {
+        return Settled::nothing(shared.reject(Rejection::UnusableId));
+    };
+    match opening.complete(id, Issuer::Inner, terminator, Exit::Stamp) {
+        Ok(in_flight) => named(shared, response, in_flight, header),
+        // Somebody else's, since the gate looked.
+        Err(_) => Settled::nothing(shared.reject(Rejection::UnusableId)),
+    }
+}
+
+/// Gives a session of a server without ids one of ours.
+fn minted<B>(
+    shared: &Arc<Shared>,
+    opening: Opening,
+    terminator: Terminator,
+    response: Response<B>,
+) -> Settled<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    let minted = shared.mint().and_then(|id| {
+        let header = id.to_header().ok_or(Rejection::UnusableId)?;
+        let opened = opening.complete(id, Issuer::Layer, terminator, Exit::Stamp);
+        opened.map(|in_flight| (in_flight, header)).map_err(|_| Rejection::UnusableId)
+    });
+    match minted {
+        Ok((in_flight, header)) => named(shared, response, in_flight, header),
+        Err(rejection) => Settled::nothing(shared.reject(rejection)),
+    }
+}
+
+fn named<B>(
+    shared: &Arc<Shared>,
+    mut response: Response<B>,
+    in_flight: InFlight,
+    id: http::HeaderValue,
+) -> Settled<B>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+{
+    gate::insert(response.headers_mut(), id);
+    hand_over(shared, response, in_flight, None, false)
+}
+
 /// `holds`: whether the body keeps the session. That of `initialize` does not: until its first
 /// follow-up request a session has its unused timeout and nothing else.
-pub(super) fn hand_over<B>(
+fn hand_over<B>(
     shared: &Arc<Shared>,
     response: Response<B>,
     in_flight: InFlight,
@@ -164,38 +240,11 @@ where
     }
 }
 
-/// Has the server behind close what it opened under ids that cannot be used, where they are ids.
-pub(super) fn turn_all_away<B>(shared: &Shared, response: &Response<B>, endpoint: &Terminator) {
-    for value in response.headers().get_all(&SESSION_ID_HEADER) {
-        let id = value.to_str().ok().and_then(|id| SessionId::new(id).ok());
-        if let Some(id) = id.filter(|id| shared.registry.find(id.as_bytes()).is_none()) {
-            shared.registry.turn_away(id, endpoint.clone());
-        }
+impl<B> Settled<B> {
+    /// Puts back in front of the body what was read off it.
+    fn after(self, peeked: Peeked) -> Self {
+        let Self { response, opened } = self;
+        let response = response.map(|body| body.after(peeked.frames, peeked.is_over));
+        Self { response, opened }
     }
-}
-
-/// Keeps the id out of the logs of HTTP layers outside. False if there is none, as in most answers.
-pub(super) fn mark_secret<B>(response: &mut Response<B>) -> bool {
-    let is_there = response.headers().keys().any(|name| *name == SESSION_ID_HEADER);
-    if is_there {
-        mark(response.headers_mut());
-    }
-    is_there
-}
-
-#[cold]
-fn mark(headers: &mut HeaderMap) {
-    for (name, value) in headers {
-        if *name == SESSION_ID_HEADER {
-            value.set_sensitive(true);
-        }
-    }
-}
-
-/// Whether this can be the answer to an `initialize`: JSON, an event stream, or untyped.
-fn is_mcp<B>(response: &Response<B>) -> bool {
-    let headers = response.headers();
-    !headers.contains_key(CONTENT_TYPE)
-        || is_event_stream(headers)
-        || is_type(headers, "application/json")
 }

@@ -1,14 +1,31 @@
 //! What all clones of a layer, and all services made from it, share.
 
-use std::sync::Arc;
-
-use http::{Extensions, Request, Uri};
-
-use super::{options::Options, turns::Turns};
-use crate::{
-    lifecycle::{Millis, Principal, Registry, Session, shielded, span},
-    protocol::{Rejection, SessionId},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
+
+use axum::extract::OriginalUri;
+use http::{Extensions, Request, Uri};
+use tokio::time::Instant;
+
+use super::{
+    counts::Counts,
+    hang_ups::HangUps,
+    options::{HangUpGrace, Options},
+    paths::Paths,
+    route::Kept,
+    turns::Turns,
+};
+use crate::{
+    lifecycle::{InFlight, Millis, Principal, Registry, Session, shielded, span},
+    protocol::{Fingerprint, Rejection, SessionId},
+};
+
+/// The soonest that an answer with a new session is given while clients hang up, from the call on. Once it is written,
+/// nobody can tell that its client had already gone, and the session stays until it was unused for too long. A server
+/// that takes as long anyway is not held back.
+const HANG_UP_GRACE: Millis = 10;
 
 /// Tries to make up an id that is not taken, before giving up on the generator.
 const ATTEMPTS: usize = 4;
@@ -18,6 +35,14 @@ pub(crate) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) options: Options,
     pub(super) turns: Turns,
+    /// POSTs under way that may open a session without our knowing.
+    pub(super) doubtful: Counts<Bucket>,
+    /// Clients that hung up while a session was opened for them.
+    openings: HangUps,
+    /// Clients that hung up on a POST of a live session; see [`super::under`].
+    pub(super) calls: HangUps,
+    paths: Paths,
+    warned_of_unmanaged: AtomicBool,
     pub(super) stream_lifetime: Option<Millis>,
     pub(super) heartbeat: Option<Millis>,
     /// Empty, with room for what a router and we put there: a request's own would have to grow.
@@ -32,8 +57,13 @@ impl Shared {
             registry,
             stream_lifetime: options.stream_lifetime.and_then(span),
             heartbeat: options.heartbeat.and_then(span),
+            paths: Paths::new(&options.paths),
             options,
             turns: Turns::default(),
+            doubtful: Counts::default(),
+            openings: HangUps::default(),
+            calls: HangUps::default(),
+            warned_of_unmanaged: AtomicBool::new(false),
             room: room(),
         }
     }
@@ -43,9 +73,85 @@ impl Shared {
     }
 
     /// Whether requests to this path are the layer's business.
+    #[inline]
     pub(super) fn manages(&self, uri: &Uri) -> bool {
-        let paths = &self.options.paths;
-        paths.is_empty() || paths.iter().any(|managed| covers(managed, uri.path()))
+        self.paths.cover(uri.path())
+    }
+
+    /// Whether every managed path is known to be an MCP endpoint: the user named it.
+    pub(super) fn names_paths(&self) -> bool {
+        !self.options.paths.is_empty()
+    }
+
+    /// Says once that the paths may be wrong: a session passes by.
+    #[cold]
+    pub(super) fn warn_of_unmanaged(&self, path: &str) {
+        if !self.warned_of_unmanaged.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                path,
+                managed = ?self.options.paths,
+                "an answer outside of the managed paths names a session: nobody will end it. \
+                 `path` takes the path as the layer sees it, inside `nest` without the prefix"
+            );
+        }
+    }
+
+    /// The request of a session, if it came to where the session was opened. Elsewhere the id is unknown: it counts
+    /// for nothing.
+    #[inline]
+    pub(super) fn at_its_endpoint<T>(
+        &self,
+        in_flight: InFlight,
+        request: &Request<T>,
+    ) -> Option<InFlight> {
+        if in_flight.record().is_at(endpoint_of(request)) {
+            return Some(in_flight);
+        }
+        self.misplaced(in_flight);
+        None
+    }
+
+    #[cold]
+    fn misplaced(&self, in_flight: InFlight) {
+        let record = Arc::clone(in_flight.record());
+        record.uncount_request();
+        in_flight.end_quietly();
+        self.registry.look_at(&record);
+    }
+
+    /// Whether the bodies of POSTs under live ids are to be read.
+    #[cold]
+    pub(super) fn is_wary(&self) -> bool {
+        self.calls.are_recent(self.registry.clock().now())
+    }
+
+    /// Until when the answer to an `initialize` that arrives now is held back, if it is.
+    pub(super) fn hold_back_until(&self) -> Option<Instant> {
+        let clock = self.registry.clock();
+        let now = clock.now();
+        let wanted = match self.options.hang_up_grace {
+            HangUpGrace::WhenSeen => self.openings.are_recent(now),
+            HangUpGrace::Always => true,
+            HangUpGrace::Never => false,
+        };
+        wanted.then(|| clock.instant(now + HANG_UP_GRACE))
+    }
+
+    /// A client hung up while a session was opened for it.
+    pub(super) fn note_hang_up(&self) {
+        self.openings.note(self.registry.clock().now());
+    }
+
+    /// Keeps what the user wants of the request for the closing DELETE.
+    pub(super) fn keep_extensions<T>(&self, session: &Session, request: &Request<T>) {
+        if self.options.keep.is_empty() {
+            return;
+        }
+        let mut kept = Extensions::new();
+        for keep in &self.options.keep {
+            keep(request.extensions(), &mut kept);
+        }
+        session.state().get_or_insert_with(|| Kept(kept));
     }
 
     /// Whether anybody asks who sent a request.
@@ -110,25 +216,18 @@ fn room() -> Extensions {
     room
 }
 
-/// Whether `path` is `managed` or lies below it: what reaches the server must not pass unseen, and
-/// `nest_service` hands it both.
-fn covers(managed: &str, path: &str) -> bool {
-    let managed = managed.trim_end_matches('/');
-    path.strip_prefix(managed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// The endpoint of a request: its path outside of every `nest`. A slash at the end makes no difference. The inner
+/// service is not part of it: axum applies the layer anew for every connection, so one service cannot be told from
+/// another.
+#[inline]
+pub(super) fn endpoint_of<T>(request: &Request<T>) -> &str {
+    let uri = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0);
+    uri.path().trim_end_matches('/')
 }
 
-#[cfg(test)]
-mod tests {
-    use super::covers;
-
-    #[test]
-    fn a_path_covers_itself_and_what_lies_below() {
-        for path in ["/mcp", "/mcp/", "/mcp/x", "/mcp//"] {
-            assert!(covers("/mcp", path) && covers("/mcp/", path), "{path}");
-        }
-        for path in ["/", "/mc", "/mcpx", "/health", "/a/mcp"] {
-            assert!(!covers("/mcp", path), "{path}");
-        }
-        assert!(covers("/", "/anything"));
-    }
+/// Of whom doubtful requests are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Bucket {
+    Principal(Option<Principal>),
+    Session(Fingerprint),
 }

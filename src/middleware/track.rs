@@ -6,18 +6,23 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{
+    Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+};
 use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
-    settle::mark_secret,
+    gate::{Asked, Gate, Ruling, is_empty, names_a_session},
+    settle::{Settled, opened},
     shared::Shared,
-    stray::adopt,
 };
 use crate::{
-    lifecycle::{CloseReason, InFlight, Millis, Record, StreamSeat, Timed, span},
-    protocol::{Rejection, SESSION_ID_HEADER},
+    lifecycle::{
+        CloseReason, InFlight, Millis, Opener, Opening, Record, StreamSeat, Terminator, Timed, span,
+    },
+    protocol::{Rejection, SessionId},
 };
 
 /// A request of a live session, from its arrival to the head of its answer.
@@ -26,6 +31,7 @@ pub(super) struct Track {
     in_flight: InFlight,
     seat: Option<StreamSeat>,
     ending: Option<Ending>,
+    is_post: bool,
 }
 
 impl Track {
@@ -37,14 +43,37 @@ impl Track {
     ) -> Result<Self, Rejection> {
         match *request.method() {
             Method::GET => Self::stream(shared, in_flight),
-            Method::DELETE => Ok(Self::ending(shared, in_flight, request.uri().path())),
-            _ => Ok(Self::plain(shared, in_flight)),
+            Method::DELETE => Ok(Self::ending(shared, in_flight)),
+            Method::POST => Ok(Self::plain(shared, in_flight)),
+            _ => Ok(Self { is_post: false, ..Self::plain(shared, in_flight) }),
         }
     }
 
-    /// Of a request that neither opens a stream nor ends the session.
+    /// Of a POST.
+    #[inline]
     pub(super) fn plain(shared: &Arc<Shared>, in_flight: InFlight) -> Self {
-        Self { shared: Arc::clone(shared), in_flight, seat: None, ending: None }
+        Self { shared: Arc::clone(shared), in_flight, seat: None, ending: None, is_post: true }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn record(&self) -> &Arc<Record> {
+        self.in_flight.record()
+    }
+
+    /// Ends a request that got nothing done.
+    pub(super) fn let_go(self) {
+        turn_back(&self.shared, self.in_flight);
+    }
+
+    /// The client hung up before there was an answer. If this was an `initialize` and the server opens a session for
+    /// it, nobody will know: bodies are read for a while.
+    pub(super) fn hung_up(&self) {
+        if self.is_post {
+            self.shared.calls.note(self.shared.registry.clock().now());
+        }
     }
 
     fn stream(shared: &Arc<Shared>, in_flight: InFlight) -> Result<Self, Rejection> {
@@ -53,7 +82,11 @@ impl Track {
         } else {
             match StreamSeat::take(in_flight.record(), shared.options.max_streams) {
                 Some(seat) => {
-                    return Ok(Self { seat: Some(seat), ..Self::plain(shared, in_flight) });
+                    return Ok(Self {
+                        seat: Some(seat),
+                        is_post: false,
+                        ..Self::plain(shared, in_flight)
+                    });
                 }
                 None => Rejection::TooManyStreams,
             }
@@ -62,9 +95,9 @@ impl Track {
         Err(refusal)
     }
 
-    fn ending(shared: &Arc<Shared>, in_flight: InFlight, path: &str) -> Self {
-        let ending = Ending::new(shared, in_flight.record(), path);
-        Self { ending: Some(ending), ..Self::plain(shared, in_flight) }
+    fn ending(shared: &Arc<Shared>, in_flight: InFlight) -> Self {
+        let ending = Ending::new(shared, in_flight.record());
+        Self { ending: Some(ending), is_post: false, ..Self::plain(shared, in_flight) }
     }
 
     /// The answer has come.
@@ -73,7 +106,7 @@ impl Track {
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let has_id = mark_secret(&mut response);
+        let has_id = names_a_session(&mut response);
         if has_id || self.ending.is_some() || turns_away(response.status()) {
             return self.judge(response, has_id);
         }
@@ -82,33 +115,74 @@ impl Track {
 
     /// An answer that may be about the session itself.
     #[inline(never)]
-    fn judge<B>(mut self, response: Response<B>, has_id: bool) -> Response<SessionBody<B>>
+    fn judge<B>(mut self, mut response: Response<B>, has_id: bool) -> Response<SessionBody<B>>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let status = response.status();
-        if self.ending.take().is_some_and(|ending| ending.end_if_agreed(status)) {
+        if has_id && let Some(other) = self.rule(&mut response) {
+            return other.response(self, response);
+        }
+        let ending = self.ending.take();
+        let is_delete = ending.is_some();
+        if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
+            if status.is_success() && is_empty(response.body()) {
+                no_content(&mut response);
+            }
             return response.map(SessionBody::plain);
         }
-        let record = self.in_flight.record();
-        if status == StatusCode::NOT_FOUND {
-            // Told all the same: the 404 may be that of another route, and the server behind
-            // would keep what nobody can reach any more.
-            self.shared.registry.close(record, CloseReason::Inner);
+        if status == StatusCode::NOT_FOUND && (self.is_post || is_delete) {
+            // The server is told all the same: it may be a balancer's other node that answered, and the session would
+            // stay where nobody can reach it any more.
+            self.shared.registry.close(self.in_flight.record(), CloseReason::Inner);
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
             turn_back(&self.shared, self.in_flight);
             return response.map(SessionBody::plain);
         }
-        if has_id
-            && has_another_id(&response, record)
-            && let Some(terminate) = record.terminate()
-        {
-            let principal = record.principal().cloned();
-            return adopt(&self.shared, response, principal, terminate).response;
-        }
         self.carry(response)
+    }
+
+    /// `Some` if the answer opened another session.
+    fn rule<B>(&self, response: &mut Response<B>) -> Option<Other> {
+        let record = self.in_flight.record();
+        let terminate = record.terminate();
+        let mut gate = Gate {
+            shared: &self.shared,
+            endpoint: terminate.clone(),
+            principal: record.principal(),
+            opening: None,
+        };
+        let id = record.id().map_or(&[][..], |id| id.as_bytes());
+        let ruling = gate.rule(response, Asked::Live { id, is_post: self.is_post });
+        if !matches!(ruling, Ruling::HandOn) {
+            // Such a server opens sessions under live ones: from now on, a permit comes first.
+            self.shared.calls.expect_always();
+        }
+        let id = match ruling {
+            Ruling::HandOn | Ruling::Stripped => return None,
+            Ruling::Unusable => return Some(Other::Refused(Rejection::UnusableId)),
+            Ruling::Own(id) => id,
+        };
+        let opener = Opener {
+            principal: record.principal().cloned(),
+            client: None,
+            endpoint: record.endpoint().into(),
+        };
+        let opening = self.shared.registry.begin_now(opener);
+        match (opening, terminate) {
+            (Ok(opening), Some(terminator)) => Some(Other::Opened { opening, terminator, id }),
+            (Ok(opening), None) => {
+                drop(opening);
+                gate.end(id);
+                Some(Other::Refused(Rejection::SessionNotFound))
+            }
+            (Err(why), _) => {
+                gate.end(id);
+                Some(Other::Refused(why))
+            }
+        }
     }
 
     #[inline]
@@ -143,13 +217,35 @@ fn turn_back(shared: &Shared, in_flight: InFlight) {
     shared.registry.look_at(&record);
 }
 
-/// Whether the server behind answered with a session that is not the request's.
-fn has_another_id<B>(response: &Response<B>, record: &Record) -> bool {
-    let id = response.headers().get(&SESSION_ID_HEADER);
-    id.is_some_and(|id| {
-        response.status().is_success()
-            && record.id().is_none_or(|own| own.as_str().as_bytes() != id.as_bytes())
-    })
+/// Another session than the request's, which its answer opened.
+enum Other {
+    Opened { opening: Opening, terminator: Terminator, id: SessionId },
+    Refused(Rejection),
+}
+
+impl Other {
+    fn response<B>(self, track: Track, response: Response<B>) -> Response<SessionBody<B>>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let shared = Arc::clone(&track.shared);
+        track.let_go();
+        let settled = match self {
+            Self::Opened { opening, terminator, id } => {
+                opened(&shared, opening, id, terminator, response)
+            }
+            Self::Refused(why) => Settled::nothing(shared.reject(why)),
+        };
+        settled.response
+    }
+}
+
+/// Clients take 204 for the end of a session; the official Python client logs any other success as a failure.
+fn no_content<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for header in [CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING] {
+        response.headers_mut().remove(header);
+    }
 }
 
 /// A DELETE under way. The client wants the session gone: if it hangs up before the answer, or none
@@ -159,17 +255,14 @@ struct Ending(Arc<Delete>);
 struct Delete {
     shared: Arc<Shared>,
     record: Arc<Record>,
-    /// Whether this DELETE went where the session was opened, so that it needs no other.
-    at_endpoint: bool,
     decided: AtomicBool,
 }
 
 impl Ending {
-    fn new(shared: &Arc<Shared>, record: &Arc<Record>, path: &str) -> Self {
-        let at_endpoint = record.terminate().is_some_and(|terminate| terminate.is_at(path));
+    fn new(shared: &Arc<Shared>, record: &Arc<Record>) -> Self {
         let (shared, record) = (Arc::clone(shared), Arc::clone(record));
         let decided = AtomicBool::new(false);
-        let delete = Arc::new(Delete { shared, record, at_endpoint, decided });
+        let delete = Arc::new(Delete { shared, record, decided });
         if let Some(patience) = span(delete.shared.options.close_timeout) {
             let registry = &delete.shared.registry;
             let weak: Weak<Delete> = Arc::downgrade(&delete);
@@ -180,11 +273,11 @@ impl Ending {
 
     /// Closes the session if the server behind agrees.
     fn end_if_agreed(self, status: StatusCode) -> bool {
-        let Delete { shared, record, at_endpoint, .. } = &*self.0;
+        let Delete { shared, record, .. } = &*self.0;
         self.0.decide();
-        if status.is_success() && *at_endpoint {
+        if status.is_success() {
             shared.registry.close_untold(record, CloseReason::Client);
-        } else if status.is_success() || status == StatusCode::NOT_FOUND {
+        } else if status == StatusCode::NOT_FOUND {
             shared.registry.close(record, CloseReason::Client);
         } else {
             return false;

@@ -1,10 +1,5 @@
 //! Which era of MCP a request belongs to.
 
-use http::HeaderName;
-
-/// The header that names the revision a request was written for.
-pub(super) static VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
-
 /// The first revision without sessions.
 const FIRST_MODERN: &[u8; 10] = b"2026-07-28";
 

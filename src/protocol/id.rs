@@ -15,8 +15,9 @@ use super::{Fingerprint, Rejection};
 /// `Mcp-Session-Id`.
 pub(crate) static SESSION_ID_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Longer than any id in the field (UUIDs, 32-byte tokens in hex, short JWTs are not ids).
-const MAX_LEN: usize = 256;
+/// The spec names JWTs as ids; one with an RS256 signature is about 500 bytes, one with groups in its claims several
+/// times that.
+pub(super) const MAX_LEN: usize = 4096;
 
 /// The text of a UUID, which most ids are, is 36 bytes; two more cost nothing.
 const INLINE: usize = 38;
@@ -47,6 +48,15 @@ impl SessionId {
         }))
     }
 
+    /// An id that a server issued, of any length. Good for ending the session at that server, and for nothing else.
+    /// `None` if it is no id at all.
+    pub(crate) fn issued(text: &[u8]) -> Option<Self> {
+        Self::new(text).ok().or_else(|| {
+            let is_id = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+            is_id.then(|| Self(Text::Boxed(text.into())))
+        })
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Text::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
@@ -71,13 +81,13 @@ impl SessionId {
     }
 }
 
-/// The value of the header, if it can be an id. As bytes: whoever looks it up needs no text.
+/// The value of the header, if it can be an id.
 pub(super) fn check(id: &[u8]) -> Result<&[u8], Rejection> {
     if id.is_empty() {
         Err(Rejection::IdEmpty)
     } else if id.len() > MAX_LEN {
         Err(Rejection::IdTooLong)
-    // To the end in any case: many bytes at a time take less time than one less.
+    // No early exit, so that the loop vectorises.
     } else if !id.iter().fold(true, |fine, byte| fine & byte.is_ascii_graphic()) {
         Err(Rejection::IdMalformed)
     } else {
@@ -139,5 +149,17 @@ mod tests {
         assert_eq!(id.fingerprint(), Fingerprint::of("a-b~!"));
         assert_eq!(SessionId::new("a b"), Err(Rejection::IdMalformed));
         assert_eq!(format!("{id:?}"), format!("SessionId({})", id.fingerprint()));
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_can_still_be_ended() {
+        let text = "x".repeat(MAX_LEN + 1);
+        assert!(SessionId::new(&text).is_err());
+        let id = SessionId::issued(text.as_bytes()).unwrap();
+        assert_eq!(id.as_str(), text);
+        assert!(id.to_header().is_some());
+        for none in [&b""[..], b"a b", b"\xff"] {
+            assert!(SessionId::issued(none).is_none());
+        }
     }
 }

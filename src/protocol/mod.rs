@@ -3,6 +3,7 @@
 //! Nothing here knows of sessions that live or die; every item is a pure function of bytes or
 //! headers. Imports end here: this folder uses no other of the crate.
 
+mod answer;
 mod era;
 mod fingerprint;
 mod headers;
@@ -11,8 +12,9 @@ mod rejection;
 mod sniff;
 
 pub(crate) use self::{
+    answer::{FirstMessage, is_error},
     era::Era,
-    headers::SessionHeaders,
+    headers::{SessionHeaders, remove_folded},
     id::{SESSION_ID_HEADER, SessionId},
     sniff::{Message, classify},
 };

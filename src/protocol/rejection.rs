@@ -26,7 +26,7 @@ pub enum Rejection {
     IdRepeated,
     /// 400: an empty `Mcp-Session-Id`.
     IdEmpty,
-    /// 400: an id of more than 256 bytes.
+    /// 400: an id of more than 4096 bytes.
     IdTooLong,
     /// 400: an id with a byte outside 0x21 to 0x7E.
     IdMalformed,
@@ -53,6 +53,8 @@ pub enum Rejection {
     /// 502: the server behind answered `initialize` with an id that cannot be used: malformed,
     /// repeated, or the id of a session that is live.
     UnusableId,
+    /// 502: the inner service broke off its answer to `initialize` before the first message.
+    OpenFailed,
     /// 504: the server behind did not answer `initialize` in time.
     OpenTimeout,
 }
@@ -88,7 +90,7 @@ impl Rejection {
             Self::SessionNotFound => row!(NOT_FOUND, -32001, "Session not found"),
             Self::IdRepeated => row!(BAD_REQUEST, -32000, "Mcp-Session-Id must be sent once"),
             Self::IdEmpty => row!(BAD_REQUEST, -32000, "Mcp-Session-Id must not be empty"),
-            Self::IdTooLong => row!(BAD_REQUEST, -32000, "Mcp-Session-Id is over 256 bytes"),
+            Self::IdTooLong => row!(BAD_REQUEST, -32000, "Mcp-Session-Id is over 4096 bytes"),
             Self::IdMalformed => row!(BAD_REQUEST, -32000, "Mcp-Session-Id must be visible ASCII"),
             Self::IdMissing => row!(BAD_REQUEST, -32000, "Mcp-Session-Id is required"),
             Self::MessageAmbiguous => row!(BAD_REQUEST, -32000, "Message repeats a member"),
@@ -100,6 +102,7 @@ impl Rejection {
             Self::TableFull => row!(SERVICE_UNAVAILABLE, -32000, "Server is at capacity"),
             Self::ShuttingDown => row!(SERVICE_UNAVAILABLE, -32000, "Server is shutting down"),
             Self::UnusableId => row!(BAD_GATEWAY, -32000, "Server issued an unusable session id"),
+            Self::OpenFailed => row!(BAD_GATEWAY, -32000, "Server broke off its answer"),
             Self::OpenTimeout => row!(GATEWAY_TIMEOUT, -32000, "Server did not answer in time"),
         }
     }
@@ -143,11 +146,11 @@ mod tests {
     use super::*;
 
     /// The wire, spelled out: whoever changes a row changes it here too.
-    const WIRE: [(Rejection, u16, &str); 16] = [
+    const WIRE: [(Rejection, u16, &str); 17] = [
         (Rejection::SessionNotFound, 404, r#"-32001,"message":"Session not found""#),
         (Rejection::IdRepeated, 400, r#"-32000,"message":"Mcp-Session-Id must be sent once""#),
         (Rejection::IdEmpty, 400, r#"-32000,"message":"Mcp-Session-Id must not be empty""#),
-        (Rejection::IdTooLong, 400, r#"-32000,"message":"Mcp-Session-Id is over 256 bytes""#),
+        (Rejection::IdTooLong, 400, r#"-32000,"message":"Mcp-Session-Id is over 4096 bytes""#),
         (Rejection::IdMalformed, 400, r#"-32000,"message":"Mcp-Session-Id must be visible ASCII""#),
         (Rejection::IdMissing, 400, r#"-32000,"message":"Mcp-Session-Id is required""#),
         (Rejection::MessageAmbiguous, 400, r#"-32000,"message":"Message repeats a member""#),
@@ -163,6 +166,7 @@ mod tests {
         (Rejection::TableFull, 503, r#"-32000,"message":"Server is at capacity""#),
         (Rejection::ShuttingDown, 503, r#"-32000,"message":"Server is shutting down""#),
         (Rejection::UnusableId, 502, r#"-32000,"message":"Server issued an unusable session id""#),
+        (Rejection::OpenFailed, 502, r#"-32000,"message":"Server broke off its answer""#),
         (Rejection::OpenTimeout, 504, r#"-32000,"message":"Server did not answer in time""#),
     ];
 

@@ -1,9 +1,9 @@
 //! Is this body an `initialize`? Read only as far as that question goes.
 //!
-//! The parser must not disagree with the server behind about what a message is, or a client could
-//! open sessions past the permits. So member names are compared after unescaping, a repeated
-//! `jsonrpc` or `method` is refused rather than resolved, and `params` of any shape still counts.
-//! Nesting costs no stack: what is not needed is skipped by an iterative scanner.
+//! The parser must not disagree with the inner service about a message, or a client could open sessions past the
+//! permits. So member names are compared after unescaping, a repeated `jsonrpc` or `method` is refused rather than
+//! resolved, a name in another case is doubtful, and `params` of any shape still counts. Nesting costs no stack: what
+//! is not needed is skipped by an iterative scanner.
 
 use std::{borrow::Cow, fmt};
 
@@ -21,11 +21,18 @@ const MAX_TEXT: usize = 128;
 pub(crate) enum Message {
     /// A JSON-RPC `initialize`, with what the client says of itself.
     Initialize(Box<ClientInfo>),
-    /// Another JSON-RPC message, or a batch.
+    /// An `initialize` without an `id` member: nobody expects an answer, so it opens no session.
+    InitializeNotification,
+    /// One other JSON-RPC message, read without doubt.
     Other,
+    /// An array with a JSON-RPC message in it.
+    Batch,
     /// `jsonrpc` or `method` stands twice.
     Ambiguous,
-    /// Not JSON, or JSON of some other protocol.
+    /// Nothing that we can read, but another parser may find a message in it: no JSON, a member name in another case,
+    /// another version of JSON-RPC.
+    Doubtful,
+    /// JSON of some other protocol.
     Foreign,
 }
 
@@ -47,8 +54,9 @@ pub struct ClientInfo {
 pub(crate) fn classify(body: &[u8]) -> Message {
     match serde_json::from_slice::<Envelope<'_>>(body) {
         Ok(Envelope::Object(object)) => object.into_message(),
-        Ok(Envelope::Batch { json_rpc: true }) => Message::Other,
-        Ok(Envelope::Batch { json_rpc: false } | Envelope::Scalar) | Err(_) => Message::Foreign,
+        Ok(Envelope::Batch { json_rpc: true }) => Message::Batch,
+        Ok(Envelope::Batch { json_rpc: false } | Envelope::Scalar) => Message::Foreign,
+        Err(_) => Message::Doubtful,
     }
 }
 
@@ -64,26 +72,44 @@ struct Object<'a> {
     seen_json_rpc: bool,
     method: Option<&'a RawValue>,
     params: Option<&'a RawValue>,
+    has_id: bool,
     ambiguous: bool,
+    doubtful: bool,
 }
 
 impl Object<'_> {
     fn into_message(self) -> Message {
-        if !self.seen_json_rpc {
+        if !self.seen_json_rpc && self.method.is_none() && !self.doubtful {
             return Message::Foreign;
         }
-        if self.ambiguous {
+        if self.seen_json_rpc && self.ambiguous {
             return Message::Ambiguous;
         }
-        if !self.json_rpc {
-            return Message::Foreign;
+        if !self.json_rpc || self.doubtful {
+            return Message::Doubtful;
         }
         let method = self.method.and_then(text);
         if method.as_deref() != Some("initialize") {
             return Message::Other;
         }
+        if !self.has_id {
+            return Message::InitializeNotification;
+        }
         Message::Initialize(Box::new(self.params.map(client_info).unwrap_or_default()))
     }
+}
+
+/// Whether a parser that ignores case, as Go's `encoding/json` does, takes this name for one of ours.
+fn folds_into_ours(name: &str) -> bool {
+    // Beyond ASCII, two letters fold into ours: the long s and the Kelvin sign.
+    let folded = |c: char| match c {
+        'ſ' => 's',
+        'K' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    ["jsonrpc", "method", "params", "id"]
+        .into_iter()
+        .any(|ours| name.chars().map(folded).eq(ours.chars()))
 }
 
 fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
@@ -122,7 +148,12 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                     object.ambiguous |= object.method.replace(method).is_some();
                 }
                 "params" => object.params = Some(map.next_value()?),
-                _ => {
+                "id" => {
+                    object.has_id = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                other => {
+                    object.doubtful |= folds_into_ours(other);
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -221,10 +252,10 @@ mod tests {
     fn an_initialize_is_recognised_whatever_its_order_spelling_and_params() {
         for body in [
             r#"{"jsonrpc":"2.0","id":1,"method":"initialize"}"#,
-            r#"{"method":"initialize","jsonrpc":"2.0"}"#,
+            r#"{"method":"initialize","jsonrpc":"2.0","id":"a"}"#,
             r#" { "params":[1,2], "method":"init\u0069alize", "id":null, "jsonrpc":"2.0" } "#,
-            r#"{"m\u0065thod":"initialize","jsonrpc":"2.0","params":{"clientInfo":7}}"#,
-            r#"{"jsonrpc":"2.0","method":"initialize","params":{"a":1,"a":2,"clientInfo":{"name":1,"name":2}}}"#,
+            r#"{"m\u0065thod":"initialize","jsonrpc":"2.0","\u0069d":0,"params":{"clientInfo":7}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"a":1,"a":2,"clientInfo":{"name":1,"name":2}}}"#,
         ] {
             assert!(is_initialize(body), "{body}");
         }
@@ -234,7 +265,7 @@ mod tests {
     fn what_the_client_says_of_itself_is_read_and_cut() {
         let long = "é".repeat(100);
         let body = format!(
-            r#"{{"jsonrpc":"2.0","method":"initialize","params":{{"protocolVersion":"2025-11-25",
+            r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"2025-11-25",
                 "clientInfo":{{"name":"{long}","version":"1\u002e2"}},"capabilities":{{}}}}}}"#
         );
         let Message::Initialize(info) = classify(body.as_bytes()) else { panic!("not recognised") };
@@ -246,20 +277,54 @@ mod tests {
     #[test]
     fn what_stands_in_an_array_says_nothing_of_the_client() {
         for params in [r#"[{"name":"a"},"2025-11-25"]"#, r#"{"clientInfo":["a","1"]}"#] {
-            let body = format!(r#"{{"jsonrpc":"2.0","method":"initialize","params":{params}}}"#);
+            let body =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{params}}}"#);
             assert_eq!(classify(body.as_bytes()), Message::Initialize(Box::default()), "{params}");
         }
     }
 
     #[test]
-    fn other_messages_and_batches_are_json_rpc_but_no_initialize() {
+    fn a_batch_is_told_from_one_message() {
+        for body in [
+            r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#,
+            r#"[1,{"jsonrpc":"2.0"}]"#,
+            r#"[{"Method":"initialize"}]"#,
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::Batch, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_initialize_without_an_id_expects_no_answer() {
+        for body in [
+            r#"{"jsonrpc":"2.0","method":"initialize"}"#,
+            r#"{"jsonrpc":"2.0","method":"initialize","params":{"id":1}}"#,
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::InitializeNotification, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_member_name_in_another_case_is_doubtful() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"initialize"}"#,
+            r#"{"JSONRPC":"2.0","METHOD":"initialize"}"#,
+            r#"{"jſonrpc":"2.0","id":1,"method":"initialize"}"#,
+            r#"{"jsonrpc":"2.0","ID":1,"method":"initialize"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"initialize","Params":{}}"#,
+            r#"{"Method":"initialize"}"#,
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::Doubtful, "{body}");
+        }
+    }
+
+    #[test]
+    fn other_messages_are_json_rpc_but_no_initialize() {
         for body in [
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","method":["initialize"]}"#,
             r#"{"jsonrpc":"2.0","method":"Initialize"}"#,
-            r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#,
-            r#"[1,{"jsonrpc":"2.0"}]"#,
         ] {
             assert_eq!(classify(body.as_bytes()), Message::Other, "{body}");
         }
@@ -278,10 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_foreign() {
+    fn json_without_json_rpc_in_it_is_foreign() {
         for body in [
-            "",
-            " ",
             "null",
             "true",
             "1",
@@ -292,15 +355,27 @@ mod tests {
             "[[]]",
             "[1]",
             "{}",
+            r#"{"user":"method"}"#,
+        ] {
+            assert_eq!(classify(body.as_bytes()), Message::Foreign, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_only_another_parser_may_find_is_doubtful() {
+        for body in [
+            "",
+            " ",
             r#"{"method":"initialize"}"#,
             r#"{"jsonrpc":2.0,"method":"initialize"}"#,
             r#"{"jsonrpc":"1.0","method":"initialize"}"#,
             r#"{"method":"card","method":"cash"}"#,
             r#"{"jsonrpc":"2.0","method":"initialize""#,
             r#"{"jsonrpc":"2.0","method":"initialize"} x"#,
+            r#"/* hello */{"jsonrpc":"2.0","id":1,"method":"initialize"}"#,
             "\u{feff}{}",
         ] {
-            assert_eq!(classify(body.as_bytes()), Message::Foreign, "{body}");
+            assert_eq!(classify(body.as_bytes()), Message::Doubtful, "{body}");
         }
     }
 
@@ -310,7 +385,7 @@ mod tests {
         assert_eq!(classify(deep.as_bytes()), Message::Foreign);
         let objects = format!("{}1{}", r#"{"a":"#.repeat(1_000_000), "}".repeat(1_000_000));
         assert_eq!(classify(objects.as_bytes()), Message::Foreign);
-        let params = format!(r#"{{"jsonrpc":"2.0","method":"initialize","params":{deep}}}"#);
+        let params = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{deep}}}"#);
         assert!(is_initialize(&params));
     }
 }

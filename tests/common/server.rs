@@ -47,6 +47,8 @@ pub struct Manners {
     pub delete_status: Option<u16>,
     /// How long DELETE takes.
     pub delete_delay: Duration,
+    /// Whether it answers GET with a stream.
+    pub gets_stream: bool,
     /// Whether it knows ids of its own that the layer does not.
     pub restores: bool,
 }
@@ -60,6 +62,7 @@ impl Default for Manners {
             open_status: 200,
             delete_status: Some(202),
             delete_delay: Duration::ZERO,
+            gets_stream: true,
             restores: false,
         }
     }
@@ -234,6 +237,7 @@ impl FakeServer {
             _ if manners.issues_ids && id.as_ref().is_some_and(|id| !self.has(id)) => {
                 plain(404, "the server does not know this session")
             }
+            Method::GET if !manners.gets_stream => plain(200, "whole"),
             Method::GET => presence.stream(first_then_silence()),
             Method::POST => {
                 let message = serde_json::from_slice(&body).unwrap_or(Value::Null);

@@ -11,7 +11,7 @@ use std::{
 
 use axum::body::Body;
 use futures_util::FutureExt;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use mcp_session_layer::{Fingerprint, McpSessionLayer, McpSessionService, SessionEvent, Sessions};
 use tower::{Layer, ServiceExt, service_fn, util::ServiceFn};
 
@@ -119,14 +119,14 @@ fn generous(_: Request<Body>) -> Answers {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_a_hook_opens_is_told_of_before_anybody_can_close_it() {
     type Service = McpSessionService<ServiceFn<fn(Request<Body>) -> Answers>>;
-    let slot = Arc::new(OnceLock::<(Service, Sessions)>::new());
+    let slot = Arc::new(OnceLock::<(Service, Sessions, String)>::new());
     let (inside, fired) = (Arc::clone(&slot), AtomicBool::new(false));
     let layer = McpSessionLayer::new().on_event(move |event| {
         if !matches!(event, SessionEvent::Closed { .. }) || fired.swap(true, Ordering::SeqCst) {
             return;
         }
-        let (service, sessions) = inside.get().unwrap();
-        let answer = service.clone().oneshot(bare(Method::GET)).now_or_never().unwrap().unwrap();
+        let (service, sessions, open) = inside.get().unwrap();
+        let answer = service.clone().oneshot(call(open, "ping")).now_or_never().unwrap().unwrap();
         let id = answer.headers()["mcp-session-id"].to_str().unwrap();
         std::thread::scope(|scope| {
             let closed = scope.spawn(|| sessions.close(id)).join();
@@ -135,10 +135,14 @@ async fn a_session_that_a_hook_opens_is_told_of_before_anybody_can_close_it() {
     });
     let (layer, watched) = watch(&FakeServer::default(), layer);
     let service = layer.layer(service_fn(generous as fn(_) -> _));
-    assert!(slot.set((service.clone(), watched.sessions.clone())).is_ok());
-    let opened = read(service.oneshot(initialize()).await.unwrap()).await;
-    assert!(watched.sessions.close(opened.id().unwrap()));
-    let order = ["opened", "opened", "closed requested", "closed requested"];
+    let open = async || {
+        let reply = read(service.clone().oneshot(initialize()).await.unwrap()).await;
+        reply.id().unwrap().to_owned()
+    };
+    let (stays, goes) = (open().await, open().await);
+    assert!(slot.set((service.clone(), watched.sessions.clone(), stays)).is_ok());
+    assert!(watched.sessions.close(&goes));
+    let order = ["opened", "opened", "opened", "closed requested", "closed requested"];
     assert_eq!(watched.events(), order);
     watched.finish().await;
 }

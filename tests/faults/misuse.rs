@@ -281,11 +281,11 @@ async fn a_waker_that_panics_when_a_place_is_free_is_not_the_trouble_of_who_left
     world.server.change(|manners| manners.delete_status = None);
     assert!(world.sessions.close(&hung));
     pass(SECOND).await;
-    world.server.change(|manners| manners.delete_status = Some(202));
+    world.server.change(|manners| manners.delete_status = Some(204));
     let gone = Arc::new(Gone(AtomicUsize::new(0)));
     let mut waits = Box::pin(world.send(initialize()));
     assert!(poll_for(&gone, &mut waits).is_pending());
-    assert_eq!(world.ask(delete(&leaves)).await.status, 202);
+    assert_eq!(world.ask(delete(&leaves)).await.status, 204);
     assert_eq!(gone.0.load(Ordering::SeqCst), 1);
     assert_eq!(waits.await.status(), 200);
     world.finish().await;

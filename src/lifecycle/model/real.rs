@@ -201,7 +201,7 @@ impl Real {
     /// `None`: it waits.
     pub(super) fn begin(&mut self, serial: Serial, who: Who) -> Option<Result<(), Rejection>> {
         let (registry, principal) = (Arc::clone(&self.registry), principal(who));
-        let future = Box::pin(async move { registry.begin(principal, None).await });
+        let future = Box::pin(async move { registry.begin(principal).await });
         self.waiters.push((serial, future));
         self.retry_at(self.waiters.len() - 1)
     }

@@ -13,6 +13,7 @@ use crate::{
         handle::Session,
         opening::Issuer,
         permits::{Permit, Stage},
+        principal::Principal,
         record::{Extras, Record, Remains},
         shield::shielded,
     },
@@ -117,13 +118,27 @@ impl Registry {
     /// Tells the server behind that a session it opened is not wanted: there was no place for it,
     /// or its id cannot be used.
     pub(crate) fn turn_away(&self, id: SessionId, terminate: Terminator) {
-        let record = Record::opening(self.clock.now(), self.owners.find(None, None), None);
+        let record = Record::opening(self.clock.now(), self.owners.find(None.into()), None);
         record.name(id, Issuer::Inner);
         record.activity.close();
         drop(record.end_unopened());
         let session = Session::of(&Arc::new(record));
         let stray = Some(self.closer.stray());
         self.closer.push(Farewell { session, terminate, permit: None, stray });
+    }
+
+    /// Sessions of the server that are being ended without a permit, on behalf of this principal.
+    pub(crate) fn unclaimed(&self, _principal: Option<&Principal>) -> usize {
+        self.closer.strays()
+    }
+
+    pub(crate) fn end_unclaimed(
+        &self,
+        id: SessionId,
+        terminate: Terminator,
+        _principal: Option<&Principal>,
+    ) {
+        self.turn_away(id, terminate);
     }
 
     /// A session that came in while everything was being closed goes too.

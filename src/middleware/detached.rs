@@ -1,8 +1,8 @@
 //! A call that goes on when its client hangs up.
 //!
-//! A client that hangs up during `initialize` would otherwise leave a session behind whose id
-//! nobody knows: dropping the call to the server does not undo what the server has done. So the
-//! call runs in a task of its own, and what it opened for nobody is closed.
+//! A client that hangs up during `initialize` would otherwise leave a session behind whose id nobody knows: dropping
+//! the call does not undo what the server has done. So the call runs in a task of its own, and what it opened for
+//! nobody is closed.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -13,64 +13,74 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tokio::{
     sync::oneshot,
-    time::{timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tower::Service;
 
 use super::{
     body::SessionBody,
+    peek::{Peeked, peek},
     settle::{Birth, Kind, Settled},
     shared::Shared,
-    stray::Stray,
+    unclaimed::Unclaimed,
+    under::UnderLive,
 };
 use crate::{
-    lifecycle::{CloseReason, Millis, Record},
+    lifecycle::{CloseReason, Record},
     protocol::{Rejection, SESSION_ID_HEADER},
 };
-
-/// The soonest that an answer with a new session is given, from the call on. Once it is written,
-/// nobody can tell that its client had already gone, and the session stays until it was unused for
-/// too long. A server that takes as long anyway is not held back.
-const HANG_UP_GRACE: Millis = 10;
 
 /// What a call is made for.
 pub(super) enum Errand {
     Birth(Birth),
-    Stray(Stray),
+    Unclaimed(Unclaimed),
+    Under(UnderLive),
 }
 
 impl Errand {
     fn shared(&self) -> Arc<Shared> {
         Arc::clone(match self {
             Self::Birth(birth) => &birth.shared,
-            Self::Stray(stray) => &stray.shared,
+            Self::Unclaimed(unclaimed) => &unclaimed.shared,
+            Self::Under(under) => under.shared(),
         })
+    }
+
+    fn is_initialize(&self) -> bool {
+        matches!(self, Self::Birth(Birth { kind: Kind::Initialize { .. }, .. }))
     }
 
     /// How long the client may have to wait. Only `initialize` is known to be quick: the others
     /// may be any work.
     fn limit(&self, shared: &Shared) -> Duration {
-        match self {
-            Self::Birth(Birth { kind: Kind::Initialize, .. }) => shared.options.open_timeout,
-            _ => Duration::MAX,
-        }
+        if self.is_initialize() { shared.options.open_timeout } else { Duration::MAX }
     }
 
     /// Whether this answer may bring a session that nobody has yet.
     fn may_be_lost<B>(&self, response: &Response<B>) -> bool {
-        match self {
-            Self::Birth(birth) => matches!(birth.kind, Kind::Initialize),
-            Self::Stray(_) => response.headers().contains_key(&SESSION_ID_HEADER),
+        self.is_initialize() || response.headers().contains_key(&SESSION_ID_HEADER)
+    }
+
+    /// Reads as much of the answer as decides whether a session came of it.
+    async fn peek<B>(&self, response: &mut Response<B>, limit: Duration) -> Peeked
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        if self.is_initialize() && response.status().is_success() {
+            peek(response, limit).await
+        } else {
+            Peeked::default()
         }
     }
 
-    fn settle<B>(self, response: Response<B>) -> Settled<B>
+    fn settle<B>(self, response: Response<B>, peeked: Peeked) -> Settled<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
         match self {
-            Self::Birth(birth) => birth.settle(response),
-            Self::Stray(stray) => stray.settle(response),
+            Self::Birth(birth) => birth.settle(response, peeked),
+            Self::Unclaimed(unclaimed) => unclaimed.settle(response),
+            Self::Under(under) => under.settle(response),
         }
     }
 }
@@ -87,8 +97,8 @@ pub(super) async fn attend<S, B>(
 {
     let shared = errand.shared();
     let limit = errand.limit(&shared);
-    let clock = shared.registry.clock();
-    let heard = clock.instant(clock.now() + HANG_UP_GRACE);
+    let heard = shared.hold_back_until();
+    let begin = Instant::now();
     let mut call = pin!(service.call(request));
     let waited = {
         let hang_up = pin!(reply.closed());
@@ -99,7 +109,10 @@ pub(super) async fn attend<S, B>(
     };
     let answer = match waited {
         Ok(Some(answer)) => answer,
-        Ok(None) => return drop(settle_for_nobody(&shared, errand, call).await),
+        Ok(None) => {
+            shared.note_hang_up();
+            return drop(settle_for_nobody(&shared, errand, call).await);
+        }
         Err(_) => {
             let refusal = Settled::nothing(shared.reject(Rejection::OpenTimeout));
             drop(reply.send(Ok(Delivery::new(&shared, refusal))));
@@ -108,11 +121,23 @@ pub(super) async fn attend<S, B>(
     };
     // A reply that finds nobody comes back and is dropped, which closes the session.
     match answer {
-        Ok(response) => {
-            if errand.may_be_lost(&response) {
+        Ok(mut response) => {
+            let peeked = {
+                let peeking =
+                    pin!(errand.peek(&mut response, limit.saturating_sub(begin.elapsed())));
+                match select(peeking, pin!(reply.closed())).await {
+                    Either::Left((peeked, _)) => peeked,
+                    // What was read is lost, and so is the client.
+                    Either::Right(_) => Peeked::default(),
+                }
+            };
+            if let Some(heard) = heard.filter(|_| errand.may_be_lost(&response)) {
                 let _ = timeout_at(heard, reply.closed()).await;
             }
-            drop(reply.send(Ok(Delivery::new(&shared, errand.settle(response)))));
+            if reply.is_closed() {
+                shared.note_hang_up();
+            }
+            drop(reply.send(Ok(Delivery::new(&shared, errand.settle(response, peeked)))));
         }
         Err(error) => drop(reply.send(Err(error))),
     }
@@ -130,7 +155,7 @@ where
 {
     let answer = timeout(shared.options.open_timeout, call).await;
     let response = answer.ok()?.ok()?;
-    Some(Delivery::new(shared, errand.settle(response)))
+    Some(Delivery::new(shared, errand.settle(response, Peeked::default())))
 }
 
 /// An answer on its way to the client, and the session to close if it does not get there.

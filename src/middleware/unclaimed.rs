@@ -1,0 +1,136 @@
+//! Requests without an id that are not read as `initialize`, and whose answer may name a session all the same.
+//!
+//! Our sniffer and the parser of the inner service may disagree: over a body that is too long or too slow for us, in
+//! another encoding, or JSON that is not quite. And some servers open a session for any request without an id.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body as HttpBody;
+
+use super::{
+    counts::Counted,
+    endpoint::{Calls, Site},
+    gate::{Asked, Gate, Ruling, names_a_session},
+    settle::{Settled, opened},
+    shared::{Bucket, Shared, endpoint_of},
+};
+use crate::{
+    lifecycle::{Opener, Opening, Principal},
+    protocol::{Era, Rejection},
+};
+
+/// Doubtful POSTs that a principal may have under way, and sessions without a permit that may be on their way out for
+/// it. A bound for each, so that the flood of one client never makes another's request a 503.
+const MOST_OF_ONE: usize = 64;
+
+/// The same for all callers without a principal together.
+const MOST_OF_NOBODY: usize = 256;
+
+fn most_unclaimed(principal: Option<&Principal>) -> usize {
+    if principal.is_some() { MOST_OF_ONE } else { MOST_OF_NOBODY }
+}
+
+/// Such a request, from its arrival to the head of its answer.
+pub(super) struct Unclaimed {
+    pub(super) shared: Arc<Shared>,
+    site: Site,
+    principal: Option<Principal>,
+    /// Empty where the answer cannot open a session.
+    endpoint: Option<Box<str>>,
+    opening: Option<Opening>,
+    _counted: Option<Counted<Bucket>>,
+}
+
+impl Unclaimed {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        origin: Arc<dyn Calls>,
+        era: Era,
+        principal: Option<Principal>,
+        request: &Request<Body>,
+    ) -> Self {
+        let site = Site::of(request, origin);
+        let may_open = era != Era::Modern && request.method() == Method::POST;
+        let endpoint = may_open.then(|| endpoint_of(request).into());
+        let shared = Arc::clone(shared);
+        Self { shared, site, principal, endpoint, opening: None, _counted: None }
+    }
+
+    /// Whether this caller could own a session that comes of it.
+    pub(super) fn may_open(&self) -> Result<(), Rejection> {
+        self.shared.may_open(self.principal.as_ref())
+    }
+
+    /// Whether another session of this principal may have to be ended.
+    pub(super) fn has_room(&self) -> Result<(), Rejection> {
+        let principal = self.principal.as_ref();
+        if self.shared.registry.unclaimed(principal) >= most_unclaimed(principal) {
+            return Err(Rejection::TableFull);
+        }
+        Ok(())
+    }
+
+    /// Takes a place among the doubtful requests of this principal and, at `endpoint`, a permit for a session that may
+    /// come of it. A body that was not read to its end takes none: thousands of slow ones would hold them all.
+    pub(super) fn doubtful(mut self, endpoint: Option<&str>) -> Result<Self, Rejection> {
+        if self.site.is_too_long() {
+            return Err(Rejection::EndpointTooLong);
+        }
+        let bucket = Bucket::Principal(self.principal.clone());
+        self.has_room()?;
+        let most = most_unclaimed(self.principal.as_ref());
+        self._counted = self.shared.doubtful.take(bucket, most);
+        if self._counted.is_none() {
+            return Err(Rejection::TableFull);
+        }
+        if let Some(endpoint) = endpoint {
+            let principal = self.principal.clone();
+            let opener = Opener { principal, client: None, endpoint: endpoint.into() };
+            self.opening = Some(self.shared.registry.begin_now(opener)?);
+        }
+        Ok(self)
+    }
+
+    pub(super) fn settle<B>(self, mut response: Response<B>) -> Settled<B>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    {
+        if !names_a_session(&mut response) {
+            return Settled::plain(response);
+        }
+        let Self { shared, site, principal, endpoint, opening, _counted } = self;
+        let is_too_long = site.is_too_long();
+        let terminator = site.endpoint(shared.options.terminate.clone());
+        let mut gate = Gate {
+            shared: &shared,
+            endpoint: Some(terminator.clone()),
+            principal: principal.as_ref(),
+            opening,
+        };
+        let asked = if endpoint.is_some() { Asked::ForSession } else { Asked::Sessionless };
+        let id = match gate.rule(&mut response, asked) {
+            Ruling::HandOn | Ruling::Stripped => return Settled::plain(response),
+            Ruling::Unusable => return Settled::nothing(shared.reject(Rejection::UnusableId)),
+            Ruling::Own(id) => id,
+        };
+        let opening = match gate.opening.take() {
+            _ if is_too_long => Err(Rejection::EndpointTooLong),
+            Some(opening) => Ok(opening),
+            None => shared.may_open(principal.as_ref()).and_then(|()| {
+                let endpoint = endpoint.unwrap_or_default();
+                let principal = principal.clone();
+                shared.registry.begin_now(Opener { principal, client: None, endpoint })
+            }),
+        };
+        match opening {
+            Ok(opening) => opened(&shared, opening, id, terminator, response),
+            Err(why) => {
+                gate.end(id);
+                Settled::nothing(shared.reject(why))
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `initialize` under a live id.
+//!
+//! No honest client sends it, and some servers open another session for it (the Java SDK). That is not known before
+//! such a server has done it once: reading the body of every POST would cost every request. From then on, and for a
+//! minute after a client hung up on a POST of its session, bodies are read; what may open a session takes a permit
+//! first and runs to its end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body as HttpBody;
+
+use super::{
+    counts::Counted,
+    endpoint::Site,
+    gate::{Asked, Gate, Ruling, names_a_session},
+    settle::{Settled, opened},
+    shared::{Bucket, Shared},
+    track::Track,
+};
+use crate::{
+    lifecycle::Opening,
+    protocol::{Message, Rejection},
+};
+
+/// Such calls a session may have under way.
+pub(super) const MOST_UNDER_ONE: usize = 4;
+
+/// A POST of a live session that may open another, with a permit for it.
+pub(super) struct UnderLive {
+    pub(super) track: Track,
+    pub(super) opening: Opening,
+    pub(super) site: Site,
+    pub(super) _counted: Counted<Bucket>,
+}
+
+/// Whether a server may open a session for this message.
+pub(super) fn may_open(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Initialize(_)
+            | Message::InitializeNotification
+            | Message::Batch
+            | Message::Ambiguous
+            | Message::Doubtful
+    )
+}
+
+impl UnderLive {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        self.track.shared()
+    }
+
+    pub(super) fn settle<B>(self, mut response: Response<B>) -> Settled<B>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let Self { track, opening, site, _counted } = self;
+        if !names_a_session(&mut response) {
+            drop(opening);
+            return Settled::nothing(track.finish(response));
+        }
+        let shared = Arc::clone(track.shared());
+        let terminator = site.endpoint(shared.options.terminate.clone());
+        let record = Arc::clone(track.record());
+        let mut gate = Gate {
+            shared: &shared,
+            endpoint: Some(terminator.clone()),
+            principal: record.principal(),
+            opening: Some(opening),
+        };
+        let id = record.id().map_or(&[][..], |id| id.as_bytes());
+        match (gate.rule(&mut response, Asked::Live { id, is_post: true }), gate.opening.take()) {
+            (Ruling::Own(id), Some(opening)) => {
+                track.let_go();
+                opened(&shared, opening, id, terminator, response)
+            }
+            (Ruling::Unusable | Ruling::Own(_), _) => {
+                track.let_go();
+                Settled::nothing(shared.reject(Rejection::UnusableId))
+            }
+            (Ruling::HandOn | Ruling::Stripped, opening) => {
+                drop(opening);
+                Settled::nothing(track.finish(response))
+            }
+        }
+    }
+}
