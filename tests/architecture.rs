@@ -124,14 +124,51 @@ fn the_check_above_can_fail() {
 #[test]
 fn a_guard_never_touches_the_map_and_only_the_registry_inserts_and_removes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut in_registry = 0;
     for (file, text) in sources(&root) {
         let is_registry = file.contains("lifecycle/registry/");
         for (number, line) in code(&text) {
-            let touches = line.contains(".map.entry(") || line.contains(".map.remove_if(");
+            let touches = ["table().entry(", "table().remove", "table.entry(", "table.remove"]
+                .iter()
+                .any(|call| line.contains(call));
             assert!(!touches || is_registry, "{file}:{}: {line}", number + 1);
+            in_registry += usize::from(touches);
         }
         if file.ends_with("lifecycle/guard.rs") {
             assert!(!code(&text).any(|(_, line)| line.contains("Registry")), "{file}");
         }
     }
+    assert_eq!(
+        in_registry, 2,
+        "one place inserts and one removes: this test looks for them by name"
+    );
+}
+
+/// Files of `src/middleware` with a line that has one of these words.
+fn middleware_with(words: &[&str]) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/middleware");
+    let mut files: Vec<_> = sources(&root)
+        .into_iter()
+        .filter(|(_, text)| {
+            code(text).any(|(_, line)| words.iter().any(|word| line.contains(word)))
+        })
+        .map(|(file, _)| file.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_inner_service_is_called_in_three_files_whose_answers_go_through_the_gate() {
+    let calls = middleware_with(&["inner.call(", "service.call("]);
+    assert_eq!(calls, ["detached.rs", "open.rs", "service.rs"]);
+    // And once more, to end a session: that answer goes to nobody.
+    assert_eq!(middleware_with(&[".oneshot("]), ["endpoint.rs"]);
+}
+
+#[test]
+fn only_the_gate_puts_a_session_into_an_answer_or_takes_it_out() {
+    let hands = middleware_with(&["insert(&SESSION_ID_HEADER", "remove(&SESSION_ID_HEADER"]);
+    // `endpoint.rs` makes the closing DELETE, and `service.rs` strips modern requests.
+    assert_eq!(hands, ["endpoint.rs", "gate.rs", "service.rs"]);
 }

@@ -76,34 +76,28 @@ impl<B> SessionBody<B> {
 
 /// Lets the body of the answer to a session's request go, holding the session as long as it needs it.
 ///
-/// `None` if it is a stream and the session has closed meanwhile.
+/// `Err` with the layer if it is a stream and the session has closed meanwhile.
 #[inline]
 pub(super) fn carry<B>(
-    shared: &Arc<Shared>,
+    layer: Arc<Shared>,
     head: &Parts,
     body: B,
     in_flight: InFlight,
     seat: Option<StreamSeat>,
     holds: bool,
-) -> Option<SessionBody<B>>
+) -> Result<SessionBody<B>, Arc<Shared>>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    let is_over = body.is_end_stream();
-    if !is_over && (body.size_hint().exact().is_none() || is_event_stream(&head.headers)) {
-        let heartbeat = shared.heartbeat.is_some();
-        let headers = Some(&head.headers).filter(|_| heartbeat);
-        let grip = grip(shared, in_flight, seat.is_some(), holds);
-        return stream(shared, headers, body, grip, seat);
+    if body.is_end_stream() {
+        return Ok(SessionBody::plain(body));
     }
-    let held = if is_over {
-        drop(in_flight);
-        None
-    } else {
-        let grip = grip(shared, in_flight, seat.is_some(), holds);
-        Some(Held { grip, seat, layer: Arc::clone(shared) })
-    };
-    Some(SessionBody { kind: Kind::Inline { body, held } })
+    let grip = grip(&layer, in_flight, seat.is_some(), holds);
+    if body.size_hint().exact().is_none() || is_event_stream(&head.headers) {
+        return stream(layer, Some(&head.headers), body, grip, seat);
+    }
+    let held = Some(Held { grip, seat, layer });
+    Ok(SessionBody { kind: Kind::Inline { body, held } })
 }
 
 #[inline]
@@ -118,20 +112,22 @@ fn grip(shared: &Shared, in_flight: InFlight, is_get: bool, holds: bool) -> Grip
 /// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat.
 #[inline(never)]
 fn stream<B>(
-    shared: &Arc<Shared>,
+    layer: Arc<Shared>,
     headers: Option<&HeaderMap>,
     body: B,
     grip: Grip,
     seat: Option<StreamSeat>,
-) -> Option<SessionBody<B>>
+) -> Result<SessionBody<B>, Arc<Shared>>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let is_get = seat.is_some();
-    let timing = timing(shared, headers, is_get);
+    let timing = timing(&layer, headers, is_get);
     let look = timing.as_ref().and_then(|timing| timing.next_look());
-    let registry = &shared.registry;
-    let slot = Slot::open(body, timing, |stream| Lease::list(grip, stream, seat))?;
+    let Some(slot) = Slot::open(body, timing, |stream| Lease::list(grip, stream, seat)) else {
+        return Err(layer);
+    };
+    let registry = &layer.registry;
     if let Some(at) = look {
         let stream: Weak<Slot<B>> = Arc::downgrade(&slot);
         registry.watch_timed(stream, at);
@@ -140,7 +136,7 @@ where
         // It was not in the list yet when the others were ended.
         slot.cut();
     }
-    Some(SessionBody { kind: Kind::Owned { slot: Some(slot), layer: Arc::clone(shared) } })
+    Ok(SessionBody { kind: Kind::Owned { slot: Some(slot), layer } })
 }
 
 /// The timers of a stream, if it has any.
@@ -176,10 +172,10 @@ where
         else {
             return frame;
         };
-        match stream(&layer, None, body, grip, seat) {
-            Some(owned) => *self = owned,
+        match stream(layer, None, body, grip, seat) {
+            Ok(owned) => *self = owned,
             // The session has closed meanwhile.
-            None => return Poll::Ready(None),
+            Err(_) => return Poll::Ready(None),
         }
         if frame.is_pending() { Pin::new(self).poll_frame(cx) } else { frame }
     }

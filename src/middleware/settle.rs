@@ -233,10 +233,10 @@ where
 {
     let opened = Some(Arc::clone(in_flight.record()));
     let (head, body) = response.into_parts();
-    match carry(shared, &head, body, in_flight, seat, holds) {
-        Some(body) => Settled { response: Response::from_parts(head, body), opened },
+    match carry(Arc::clone(shared), &head, body, in_flight, seat, holds) {
+        Ok(body) => Settled { response: Response::from_parts(head, body), opened },
         // Closed by its own handler, or by a shutdown.
-        None => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
+        Err(shared) => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
     }
 }
 

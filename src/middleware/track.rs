@@ -191,9 +191,9 @@ impl Track {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let (head, body) = response.into_parts();
-        match carry(&self.shared, &head, body, self.in_flight, self.seat, true) {
-            Some(body) => Response::from_parts(head, body),
-            None => self.shared.reject(Rejection::SessionNotFound),
+        match carry(self.shared, &head, body, self.in_flight, self.seat, true) {
+            Ok(body) => Response::from_parts(head, body),
+            Err(shared) => shared.reject(Rejection::SessionNotFound),
         }
     }
 }
