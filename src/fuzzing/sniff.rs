@@ -81,9 +81,12 @@ impl Tree {
         match self {
             Self::Array(items) => {
                 let objects = items.iter().filter(|item| matches!(item, Self::Object(_)));
-                let mut messages = objects.map(Self::message);
-                let any = messages.any(|message| message != Message::Foreign);
-                if any { Message::Batch } else { Message::Foreign }
+                let messages: Vec<_> = objects.map(Self::message).collect();
+                let any = messages.iter().any(|message| *message != Message::Foreign);
+                let may_open = messages
+                    .iter()
+                    .any(|message| !matches!(message, Message::Foreign | Message::Other));
+                if any { Message::Batch { may_open } } else { Message::Foreign }
             }
             Self::Object(_) => self.single(),
             _ => Message::Foreign,

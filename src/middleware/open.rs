@@ -19,7 +19,7 @@ use super::{
     shared::{Bucket, Shared, endpoint_of},
     track::Track,
     unclaimed::Unclaimed,
-    under::{MOST_UNDER_ONE, UnderLive, may_open},
+    under::{MOST_UNDER_ONE, UnderLive},
 };
 use crate::{
     lifecycle::{InFlight, Opener, Principal, Session},
@@ -56,7 +56,7 @@ where
             Message::Other if era == Era::Modern => self.modern(request).await,
             // Merely longer or slower than we read.
             Message::Doubtful if era == Era::Modern && is_cut_short => self.modern(request).await,
-            Message::Other | Message::Batch
+            Message::Other | Message::Batch { .. }
                 if era == Era::Legacy && !self.shared.options.forward_missing_ids =>
             {
                 Ok(self.shared.reject(Rejection::IdMissing))
@@ -65,7 +65,9 @@ where
                 let (unclaimed, request) = self.unclaimed(request, era);
                 self.launch(request, Errand::Unclaimed(unclaimed)).await
             }
-            Message::Batch | Message::Doubtful => self.doubtful(request, era, is_cut_short).await,
+            Message::Batch { .. } | Message::Doubtful => {
+                self.doubtful(request, era, is_cut_short).await
+            }
             Message::Foreign => self.foreign(request, era).await,
         }
     }
@@ -204,32 +206,38 @@ where
         in_flight: InFlight,
     ) -> Answer<S, B> {
         let (parts, body) = request.into_parts();
-        let Sniffed { message, body, .. } = sniff(body).await;
+        let Sniffed { message, is_cut_short, body } = sniff(body).await;
         let mut request = Request::from_parts(parts, body);
         let session = Session::of(in_flight.record());
         let principal = session.principal().cloned();
         let track = Track::plain(&self.shared, in_flight);
-        if !may_open(&message) {
+        if !message.may_open() {
             self.shared.insert(session, &mut request);
             let response = self.service.call(request).await?;
             return Ok(track.finish(response));
         }
         let site = Site::of(&request, Arc::clone(&self.origin) as _);
-        let bucket = Bucket::Session(session.fingerprint());
-        let Some(counted) = self.shared.doubtful.take(bucket, MOST_UNDER_ONE) else {
-            track.let_go();
-            return Ok(self.shared.reject(Rejection::TooManySessions));
+        // A long call of a session is no reason to take a place: it is only shielded.
+        let taken = if is_cut_short {
+            Ok(None)
+        } else {
+            let bucket = Bucket::Session(session.fingerprint());
+            let counted = self.shared.doubtful.take(bucket, MOST_UNDER_ONE);
+            let endpoint = endpoint_of(&request).into();
+            counted.ok_or(Rejection::TooManySessions).and_then(|counted| {
+                let opener = Opener { principal, client: None, endpoint };
+                self.shared.registry.begin_now(opener).map(|opening| Some((opening, counted)))
+            })
         };
-        let opener = Opener { principal, client: None, endpoint: endpoint_of(&request).into() };
-        let opening = match self.shared.registry.begin_now(opener) {
-            Ok(opening) => opening,
+        let taken = match taken {
+            Ok(taken) => taken,
             Err(why) => {
                 track.let_go();
                 return Ok(self.shared.reject(why));
             }
         };
         self.shared.insert(session, &mut request);
-        let under = UnderLive { track, opening, site, _counted: counted };
+        let under = UnderLive { track, site, taken };
         self.launch(request, Errand::Under(under)).await
     }
 

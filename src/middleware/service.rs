@@ -285,7 +285,8 @@ where
         principal: Option<Principal>,
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() == Method::DELETE {
-            let (unclaimed, request) = self.unclaimed(request, Era::Legacy);
+            let (mut unclaimed, request) = self.unclaimed(request, Era::Legacy);
+            unclaimed.named = Some(id);
             return ResponseFuture::watched(self.inner.call(request), unclaimed);
         }
         ResponseFuture::opening(self.caller().restore(request, id, principal))

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Opener, Opening, Principal},
-    protocol::{Era, Rejection},
+    protocol::{Era, Rejection, SessionId},
 };
 
 /// Doubtful POSTs that a principal may have under way, and sessions without a permit that may be on their way out for
@@ -40,6 +40,8 @@ pub(super) struct Unclaimed {
     principal: Option<Principal>,
     /// Empty where the answer cannot open a session.
     endpoint: Option<Box<str>>,
+    /// The id that it came with, if only the inner service may know it.
+    pub(super) named: Option<SessionId>,
     opening: Option<Opening>,
     _counted: Option<Counted<Bucket>>,
 }
@@ -56,7 +58,7 @@ impl Unclaimed {
         let may_open = era != Era::Modern && request.method() == Method::POST;
         let endpoint = may_open.then(|| endpoint_of(request).into());
         let shared = Arc::clone(shared);
-        Self { shared, site, principal, endpoint, opening: None, _counted: None }
+        Self { shared, site, principal, endpoint, named: None, opening: None, _counted: None }
     }
 
     /// Whether this caller could own a session that comes of it.
@@ -101,7 +103,7 @@ impl Unclaimed {
         if !names_a_session(&mut response) {
             return Settled::plain(response);
         }
-        let Self { shared, site, principal, endpoint, opening, _counted } = self;
+        let Self { shared, site, principal, endpoint, named, opening, _counted } = self;
         let is_too_long = site.is_too_long();
         let terminator = site.endpoint(shared.options.terminate.clone());
         let mut gate = Gate {
@@ -110,7 +112,11 @@ impl Unclaimed {
             principal: principal.as_ref(),
             opening,
         };
-        let asked = if endpoint.is_some() { Asked::ForSession } else { Asked::Sessionless };
+        let asked = match &named {
+            Some(id) => Asked::Restore(id),
+            None if endpoint.is_some() => Asked::ForSession,
+            None => Asked::Sessionless,
+        };
         let id = match gate.rule(&mut response, asked) {
             Ruling::HandOn | Ruling::Stripped => return Settled::plain(response),
             Ruling::Unusable => return Settled::nothing(shared.reject(Rejection::UnusableId)),

@@ -19,32 +19,17 @@ use super::{
     shared::{Bucket, Shared},
     track::Track,
 };
-use crate::{
-    lifecycle::Opening,
-    protocol::{Message, Rejection},
-};
+use crate::{lifecycle::Opening, protocol::Rejection};
 
 /// Such calls a session may have under way.
 pub(super) const MOST_UNDER_ONE: usize = 4;
 
-/// A POST of a live session that may open another, with a permit for it.
+/// A POST of a live session that may open another.
 pub(super) struct UnderLive {
     pub(super) track: Track,
-    pub(super) opening: Opening,
     pub(super) site: Site,
-    pub(super) _counted: Counted<Bucket>,
-}
-
-/// Whether a server may open a session for this message.
-pub(super) fn may_open(message: &Message) -> bool {
-    matches!(
-        message,
-        Message::Initialize(_)
-            | Message::InitializeNotification
-            | Message::Batch
-            | Message::Ambiguous
-            | Message::Doubtful
-    )
+    /// A permit for it, unless the body was not read to its end.
+    pub(super) taken: Option<(Opening, Counted<Bucket>)>,
 }
 
 impl UnderLive {
@@ -56,22 +41,21 @@ impl UnderLive {
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self { track, opening, site, _counted } = self;
-        if !names_a_session(&mut response) {
-            drop(opening);
+        let Self { track, site, taken } = self;
+        if !names_a_session(&mut response) || taken.is_none() {
+            drop(taken);
             return Settled::nothing(track.finish(response));
         }
+        let (opening, counted) = taken.unzip();
         let shared = Arc::clone(track.shared());
         let terminator = site.endpoint(shared.options.terminate.clone());
         let record = Arc::clone(track.record());
-        let mut gate = Gate {
-            shared: &shared,
-            endpoint: Some(terminator.clone()),
-            principal: record.principal(),
-            opening: Some(opening),
-        };
+        let principal = record.principal();
+        let endpoint = Some(terminator.clone());
+        let mut gate = Gate { shared: &shared, endpoint, principal, opening };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
-        match (gate.rule(&mut response, Asked::Live { id, is_post: true }), gate.opening.take()) {
+        let ruling = gate.rule(&mut response, Asked::Live { id, is_post: true });
+        let settled = match (ruling, gate.opening.take()) {
             (Ruling::Own(id), Some(opening)) => {
                 track.let_go();
                 opened(&shared, opening, id, terminator, response)
@@ -84,6 +68,8 @@ impl UnderLive {
                 drop(opening);
                 Settled::nothing(track.finish(response))
             }
-        }
+        };
+        drop(counted);
+        settled
     }
 }

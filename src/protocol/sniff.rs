@@ -25,8 +25,8 @@ pub(crate) enum Message {
     InitializeNotification,
     /// One other JSON-RPC message, read without doubt.
     Other,
-    /// An array with a JSON-RPC message in it.
-    Batch,
+    /// An array with a JSON-RPC message in it. `may_open` if one of them is an `initialize`, or may be taken for it.
+    Batch { may_open: bool },
     /// `jsonrpc` or `method` stands twice.
     Ambiguous,
     /// Nothing that we can read, but another parser may find a message in it: no JSON, a member name in another case,
@@ -34,6 +34,20 @@ pub(crate) enum Message {
     Doubtful,
     /// JSON of some other protocol.
     Foreign,
+}
+
+impl Message {
+    /// Whether a server may open a session for it.
+    pub(crate) fn may_open(&self) -> bool {
+        match self {
+            Self::Batch { may_open } => *may_open,
+            Self::Other | Self::Foreign => false,
+            Self::Initialize(_)
+            | Self::InitializeNotification
+            | Self::Ambiguous
+            | Self::Doubtful => true,
+        }
+    }
 }
 
 /// What a client said of itself in `initialize`. Unverified: never decide on it.
@@ -54,15 +68,15 @@ pub struct ClientInfo {
 pub(crate) fn classify(body: &[u8]) -> Message {
     match serde_json::from_slice::<Envelope<'_>>(body) {
         Ok(Envelope::Object(object)) => object.into_message(),
-        Ok(Envelope::Batch { json_rpc: true }) => Message::Batch,
-        Ok(Envelope::Batch { json_rpc: false } | Envelope::Scalar) => Message::Foreign,
+        Ok(Envelope::Batch { json_rpc: true, may_open }) => Message::Batch { may_open },
+        Ok(Envelope::Batch { json_rpc: false, .. } | Envelope::Scalar) => Message::Foreign,
         Err(_) => Message::Doubtful,
     }
 }
 
 enum Envelope<'a> {
     Object(Object<'a>),
-    Batch { json_rpc: bool },
+    Batch { json_rpc: bool, may_open: bool },
     Scalar,
 }
 
@@ -162,14 +176,16 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut json_rpc = false;
+        let (mut json_rpc, mut may_open) = (false, false);
         while let Some(item) = items.next_element::<&RawValue>()? {
             // Only objects are messages; an array in a batch is not walked into.
-            if !json_rpc && item.get().starts_with('{') {
-                json_rpc = !matches!(classify(item.get().as_bytes()), Message::Foreign);
+            if item.get().starts_with('{') {
+                let message = classify(item.get().as_bytes());
+                json_rpc |= message != Message::Foreign;
+                may_open |= message.may_open();
             }
         }
-        Ok(Envelope::Batch { json_rpc })
+        Ok(Envelope::Batch { json_rpc, may_open })
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
@@ -285,12 +301,13 @@ mod tests {
 
     #[test]
     fn a_batch_is_told_from_one_message() {
-        for body in [
-            r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#,
-            r#"[1,{"jsonrpc":"2.0"}]"#,
-            r#"[{"Method":"initialize"}]"#,
+        for (body, may_open) in [
+            (r#"[{"jsonrpc":"2.0","id":1,"method":"initialize"}]"#, true),
+            (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"Method":"initialize"}]"#, true),
+            (r#"[1,{"jsonrpc":"2.0"}]"#, false),
+            (r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"user":1}]"#, false),
         ] {
-            assert_eq!(classify(body.as_bytes()), Message::Batch, "{body}");
+            assert_eq!(classify(body.as_bytes()), Message::Batch { may_open }, "{body}");
         }
     }
 
