@@ -13,14 +13,15 @@ use crate::{
         handle::Session,
         opening::Issuer,
         permits::{Permit, Stage},
+        principal::Principal,
         record::{Extras, Record, Remains},
         shield::shielded,
     },
     protocol::SessionId,
 };
 
-/// Sessions of the server behind that may be on their way out without a permit.
-const MOST_STRAYS: usize = 256;
+/// Sessions of the upstream server that may be ending at once without a permit.
+const MOST_UNCLAIMED: usize = 256;
 
 impl Registry {
     /// Closes the session and tells the server behind. False if somebody else already has.
@@ -105,25 +106,42 @@ impl Registry {
         let told = tell && !kept && !record.is_issued_by_layer();
         if let Some(terminate) = terminate.filter(|_| told) {
             let session = Session::of(record);
-            self.closer.push(Farewell { session, terminate, permit, stray: None });
+            self.closer.push(Farewell { session, terminate, permit, unclaimed: None });
         }
     }
 
-    /// Whether so many sessions are being turned away that no more may be risked.
-    pub(crate) fn is_swamped(&self) -> bool {
-        self.closer.strays() >= MOST_STRAYS
+    /// Endings under way of sessions that the upstream server opened for this principal and that
+    /// no permit counts.
+    pub(crate) fn unclaimed(&self, principal: Option<&Principal>) -> usize {
+        self.closer.unclaimed(principal)
     }
 
-    /// Tells the server behind that a session it opened is not wanted: there was no place for it,
-    /// or its id cannot be used.
-    pub(crate) fn turn_away(&self, id: SessionId, terminate: Terminator) {
-        let record = Record::opening(self.clock.now(), self.owners.find(None, None), None);
+    /// Ends a session at the upstream server that no permit counts: there was no place for it, or
+    /// its id cannot be used. It never was in the table, and there is no event.
+    pub(crate) fn end_unclaimed(
+        &self,
+        id: SessionId,
+        terminate: Terminator,
+        principal: Option<&Principal>,
+    ) {
+        let owner = self.owners.find(principal.cloned(), None);
+        let record = Record::opening(self.clock.now(), owner, None);
         record.name(id, Issuer::Inner);
         record.activity.close();
         drop(record.end_unopened());
         let session = Session::of(&Arc::new(record));
-        let stray = Some(self.closer.stray());
-        self.closer.push(Farewell { session, terminate, permit: None, stray });
+        let unclaimed = Some(self.closer.count_unclaimed(principal.cloned()));
+        self.closer.push(Farewell { session, terminate, permit: None, unclaimed });
+    }
+
+    /// `true` if no more sessions without a permit may be risked for anonymous callers.
+    pub(crate) fn is_swamped(&self) -> bool {
+        self.unclaimed(None) >= MOST_UNCLAIMED
+    }
+
+    /// [`end_unclaimed`](Self::end_unclaimed), of nobody in particular.
+    pub(crate) fn turn_away(&self, id: SessionId, terminate: Terminator) {
+        self.end_unclaimed(id, terminate, None);
     }
 
     /// A session that came in while everything was being closed goes too.

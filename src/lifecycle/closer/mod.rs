@@ -8,101 +8,31 @@
 //! Workers are tasks that end when the queue is empty. If their runtime dies, the calls under way
 //! are dropped (which gives their permits back) and the queue waits for the next [`Closer::kick`].
 
+mod terminate;
+mod unclaimed;
+
 use std::{
-    any::Any,
     collections::VecDeque,
     fmt,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{handle::Session, permits::Permit, shield::shielded};
+pub(crate) use self::terminate::{Terminate, Terminated, Terminator, WeakTerminator};
+pub(in crate::lifecycle) use self::unclaimed::Counted;
+use self::unclaimed::Unclaimed;
+use super::{handle::Session, permits::Permit, principal::Principal, shield::shielded};
 
 /// Calls to the server behind at once: so that one that hangs does not keep the others waiting, and
 /// no burst for an upstream behind a proxy.
 const WORKERS: usize = 64;
-
-/// How the server behind is told that one of its sessions is closed.
-///
-/// One for all the sessions that were opened at the same place, which whoever made it can tell again.
-pub(crate) trait Terminate: Any + Send + Sync {
-    /// Tells it. `session` has its id.
-    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated>;
-
-    /// Whether a request to `path` reaches the place where the sessions were opened.
-    fn is_at(&self, path: &str) -> bool;
-}
-
-/// Shared by a million sessions, each of which keeps one pointer instead of two.
-#[derive(Clone)]
-pub(crate) struct Terminator(Arc<Box<dyn Terminate>>);
-
-impl Terminator {
-    pub(crate) fn new(terminate: impl Terminate + 'static) -> Self {
-        Self(Arc::new(Box::new(terminate)))
-    }
-
-    pub(crate) fn downgrade(&self) -> WeakTerminator {
-        WeakTerminator(Arc::downgrade(&self.0))
-    }
-
-    /// What it was made of, if it was that.
-    pub(crate) fn made_of<T: Terminate>(&self) -> Option<&T> {
-        let made: &dyn Any = &**self.0;
-        made.downcast_ref()
-    }
-}
-
-/// A [`Terminator`] that is kept for whoever comes next, as long as a session has it.
-pub(crate) struct WeakTerminator(Weak<Box<dyn Terminate>>);
-
-impl WeakTerminator {
-    pub(crate) fn upgrade(&self) -> Option<Terminator> {
-        self.0.upgrade().map(Terminator)
-    }
-
-    pub(crate) fn is_of_use(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-}
-
-/// Tests keep the server that they give away.
-#[cfg(any(test, fuzzing))]
-impl<T: Terminate + ?Sized> Terminate for Arc<T> {
-    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
-        (**self).terminate(session)
-    }
-
-    fn is_at(&self, path: &str) -> bool {
-        (**self).is_at(path)
-    }
-}
-
-impl std::ops::Deref for Terminator {
-    type Target = dyn Terminate;
-
-    fn deref(&self) -> &Self::Target {
-        &**self.0
-    }
-}
-
-/// What came of telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Terminated {
-    /// It is gone there too, or was never kept, or cannot be ended from outside.
-    Done,
-    /// An unexpected status.
-    Refused(u16),
-    /// The call failed.
-    Failed,
-}
 
 /// A close to be told.
 pub(super) struct Farewell {
@@ -110,24 +40,15 @@ pub(super) struct Farewell {
     pub(super) terminate: Terminator,
     /// Given back when the telling is over.
     pub(super) permit: Option<Permit>,
-    /// Set instead of a permit if there was no place to be had for the session.
-    pub(super) stray: Option<Stray>,
-}
-
-/// One session of the server behind that no permit counts.
-pub(super) struct Stray(Arc<Closer>);
-
-impl Drop for Stray {
-    fn drop(&mut self) {
-        self.0.strays.fetch_sub(1, Ordering::AcqRel);
-    }
+    /// Set instead of a permit if no permit counts the session.
+    pub(super) unclaimed: Option<Counted>,
 }
 
 pub(super) struct Closer {
     limit: Duration,
     inner: Mutex<Inner>,
     failures: AtomicU64,
-    strays: AtomicUsize,
+    unclaimed: Arc<Unclaimed>,
 }
 
 #[derive(Default)]
@@ -144,7 +65,7 @@ impl Closer {
             limit,
             inner: Mutex::default(),
             failures: AtomicU64::new(0),
-            strays: AtomicUsize::new(0),
+            unclaimed: Arc::default(),
         }
     }
 
@@ -156,14 +77,13 @@ impl Closer {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Sessions that are being closed without a permit.
-    pub(super) fn strays(&self) -> usize {
-        self.strays.load(Ordering::Acquire)
+    /// Endings under way of sessions of this principal that no permit counts.
+    pub(super) fn unclaimed(&self, principal: Option<&Principal>) -> usize {
+        self.unclaimed.count(principal)
     }
 
-    pub(super) fn stray(self: &Arc<Self>) -> Stray {
-        self.strays.fetch_add(1, Ordering::AcqRel);
-        Stray(Arc::clone(self))
+    pub(super) fn count_unclaimed(&self, principal: Option<Principal>) -> Counted {
+        self.unclaimed.add(principal)
     }
 
     pub(super) fn push(self: &Arc<Self>, farewell: Farewell) {
@@ -196,7 +116,7 @@ impl Closer {
     }
 
     async fn tell(&self, farewell: Farewell) {
-        let Farewell { session, terminate, permit, stray } = farewell;
+        let Farewell { session, terminate, permit, unclaimed } = farewell;
         let name = session.fingerprint();
         let Some(call) = shielded("terminate", || terminate.terminate(session)) else {
             self.failures.fetch_add(1, Ordering::Relaxed);
@@ -214,7 +134,7 @@ impl Closer {
             self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(session = %name, failure, "the server behind may still have the session");
         }
-        drop((permit, stray));
+        drop((permit, unclaimed));
     }
 }
 
@@ -263,7 +183,7 @@ impl fmt::Debug for Closer {
         f.debug_struct("Closer")
             .field("queued", &inner.queue.len())
             .field("workers", &inner.workers)
-            .field("strays", &self.strays)
+            .field("unclaimed", &self.unclaimed)
             .finish_non_exhaustive()
     }
 }
@@ -345,8 +265,31 @@ mod tests {
         }
     }
 
+    fn end_unclaimed(
+        registry: &Registry,
+        id: usize,
+        server: &Arc<Server>,
+        who: Option<&Principal>,
+    ) {
+        let id = crate::protocol::SessionId::new(id.to_string()).unwrap();
+        registry.end_unclaimed(id, Terminator::new(Arc::clone(server)), who);
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn sessions_without_a_place_are_counted_until_they_are_told() {
+    async fn sessions_without_a_permit_are_counted_per_principal_until_the_server_was_told() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let server = Server::new(Answer::Never);
+        let alice = Principal::from("alice");
+        for id in 0..100 {
+            end_unclaimed(&registry, id, &server, Some(&alice));
+        }
+        assert_eq!((registry.unclaimed(Some(&alice)), registry.unclaimed(None)), (100, 0));
+        tokio::time::sleep(LIMITS.close_timeout + SHORTLY).await;
+        assert_eq!(registry.unclaimed(Some(&alice)), 36, "64 have had their time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_risked_for_the_anonymous_at_256_without_a_permit() {
         let registry = Registry::new(NEVER, LIMITS, Vec::new());
         let server = Server::new(Answer::Never);
         for id in 0..256 {
@@ -356,7 +299,16 @@ mod tests {
         }
         assert!(registry.is_swamped());
         tokio::time::sleep(LIMITS.close_timeout + SHORTLY).await;
-        assert_eq!(registry.closer().strays(), 192);
         assert!(!registry.is_swamped());
+    }
+
+    #[test]
+    fn a_session_without_a_permit_that_no_runtime_tells_keeps_nothing_alive() {
+        let registry = Registry::new(NEVER, LIMITS, Vec::new());
+        let server = Server::new(Answer::With(Terminated::Done));
+        end_unclaimed(&registry, 0, &server, None);
+        assert_eq!(registry.unclaimed(None), 1);
+        drop(registry);
+        assert_eq!(Arc::strong_count(&server), 1, "the queue went with the registry");
     }
 }
