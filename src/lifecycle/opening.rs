@@ -87,7 +87,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if !self.completed {
             self.record.activity.close();
-            self.record.end_unopened().release();
+            self.record.end_unopened(false).release();
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Workers are tasks that end when the queue is empty. If their runtime dies, the calls under way
 //! are dropped (which gives their permits back) and the queue waits for the next [`Closer::kick`].
 
+mod farewell;
 mod terminate;
 mod unclaimed;
 
@@ -25,24 +26,14 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{runtime::Handle, time::timeout};
 
+pub(in crate::lifecycle) use self::farewell::Farewell;
 pub(crate) use self::terminate::{Terminate, Terminated, Terminator, WeakTerminator};
-pub(in crate::lifecycle) use self::unclaimed::Counted;
-use self::unclaimed::Unclaimed;
-use super::{handle::Session, permits::Permit, principal::Principal, shield::shielded};
+use self::unclaimed::{Counted, Unclaimed};
+use super::{principal::Principal, shield::shielded};
 
 /// Calls to the server behind at once: so that one that hangs does not keep the others waiting, and
 /// no burst for an upstream behind a proxy.
 const WORKERS: usize = 64;
-
-/// A close to be told.
-pub(super) struct Farewell {
-    pub(super) session: Session,
-    pub(super) terminate: Terminator,
-    /// Given back when the telling is over.
-    pub(super) permit: Option<Permit>,
-    /// Set instead of a permit if no permit counts the session.
-    pub(super) unclaimed: Option<Counted>,
-}
 
 pub(super) struct Closer {
     limit: Duration,
@@ -116,9 +107,9 @@ impl Closer {
     }
 
     async fn tell(&self, farewell: Farewell) {
-        let Farewell { session, terminate, permit, unclaimed } = farewell;
-        let name = session.fingerprint();
-        let Some(call) = shielded("terminate", || terminate.terminate(session)) else {
+        let name = farewell.session.fingerprint();
+        let call = || farewell.terminate.terminate(farewell.session.clone());
+        let Some(call) = shielded("terminate", call) else {
             self.failures.fetch_add(1, Ordering::Relaxed);
             return;
         };
@@ -134,7 +125,7 @@ impl Closer {
             self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(session = %name, failure, "the server behind may still have the session");
         }
-        drop((permit, unclaimed));
+        drop(farewell);
     }
 }
 

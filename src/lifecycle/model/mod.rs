@@ -224,8 +224,6 @@ impl Pair {
         let Ok(in_flight) = completed else { return };
         if let Some(trace) = self.real.traces.get_mut(&serial) {
             trace.record = Arc::downgrade(in_flight.record());
-            let token = Arc::clone(&trace.token);
-            drop(trace.session.state().get_or_insert_with(|| token));
         }
         self.real.guards.push(Guard { serial, uses: counts, in_flight });
     }
@@ -506,7 +504,7 @@ impl Pair {
             }
             assert_eq!(trace.was_closed, over, "whether closed() of {serial} has resolved");
             let kept = Arc::strong_count(&trace.token) > 1;
-            assert_eq!(kept, entry.phase == Phase::Live, "whether {serial} has its state");
+            assert_eq!(kept, self.oracle.keeps_state(*serial), "whether {serial} has its state");
         }
         for stream in &self.real.streams {
             let is_closed = self.oracle.sessions[&stream.serial].is_closed();

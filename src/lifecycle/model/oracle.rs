@@ -65,6 +65,8 @@ struct Waiter {
 #[derive(Clone, Debug)]
 pub(super) struct Telling {
     pub(super) id: String,
+    /// The session, if it ever was in the table.
+    serial: Option<Serial>,
     /// Nobody, if no permit counts it.
     who: Option<Who>,
 }
@@ -143,6 +145,13 @@ impl Oracle {
         self.tellings.iter().filter(|telling| telling.who == Some(who)).count()
     }
 
+    /// Whether the session's state is to be kept: until the server behind was told of its end.
+    pub(super) fn keeps_state(&self, serial: Serial) -> bool {
+        let phase = self.sessions.get(&serial).map(|entry| entry.phase);
+        let is_over = phase.is_none_or(|phase| phase == Phase::Closed);
+        !is_over || self.tellings.iter().any(|telling| telling.serial == Some(serial))
+    }
+
     /// When and why it ends if nothing happens to it.
     pub(super) fn deadline(&self, serial: Serial) -> Option<(Millis, CloseReason)> {
         let (entry, spans) = (self.sessions.get(&serial)?, self.config.timeouts);
@@ -209,7 +218,8 @@ impl Oracle {
         });
         let kept = self.config.remember_closed && reason == CloseReason::Shutdown;
         if tell && !kept && !entry.by_layer {
-            self.tellings.push(Telling { id: id.clone(), who: Some(entry.who) });
+            let (serial, who) = (Some(serial), Some(entry.who));
+            self.tellings.push(Telling { id: id.clone(), serial, who });
         } else {
             self.wake();
         }
@@ -251,7 +261,7 @@ impl Oracle {
     }
 
     pub(super) fn turned_away(&mut self, id: String) {
-        self.tellings.push(Telling { id, who: None });
+        self.tellings.push(Telling { id, serial: None, who: None });
     }
 
     // --- how it begins ---------------------------------------------------------------------------

@@ -82,7 +82,11 @@ impl Registry {
         reason: CloseReason,
         tell: bool,
     ) {
-        let Some(mut remains) = record.end(reason) else { return };
+        // A server that restores sessions from a store keeps them over a shutdown: that is what the
+        // store is for.
+        let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
+        let told = tell && !kept && !record.is_issued_by_layer();
+        let Some(mut remains) = record.end(reason, told) else { return };
         let Some(id) = record.id() else { return };
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
@@ -100,13 +104,8 @@ impl Registry {
             lifetime: Duration::from_millis(lifetime),
             requests: record.requests(),
         });
-        // A server that restores sessions from a store keeps them over a shutdown: that is what the
-        // store is for.
-        let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
-        let told = tell && !kept && !record.is_issued_by_layer();
         if let Some(terminate) = terminate.filter(|_| told) {
-            let session = Session::of(record);
-            self.closer.push(Farewell { session, terminate, permit, unclaimed: None });
+            self.closer.push(Farewell::new(Session::of(record), terminate, permit, None));
         }
     }
 
@@ -128,10 +127,10 @@ impl Registry {
         let record = Record::opening(self.clock.now(), owner, None);
         record.name(id, Issuer::Inner);
         record.activity.close();
-        drop(record.end_unopened());
+        drop(record.end_unopened(false));
         let session = Session::of(&Arc::new(record));
         let unclaimed = Some(self.closer.count_unclaimed(principal.cloned()));
-        self.closer.push(Farewell { session, terminate, permit: None, unclaimed });
+        self.closer.push(Farewell::new(session, terminate, None, unclaimed));
     }
 
     /// `true` if no more sessions without a permit may be risked for anonymous callers.
@@ -153,7 +152,8 @@ impl Registry {
 }
 
 impl Remains {
-    /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
+    /// Cuts the streams, drops the state (unless it stayed in the record) and wakes those who wait
+    /// for the close, with no lock held.
     pub(in crate::lifecycle) fn release(self) -> (Option<Permit>, Option<Terminator>) {
         if let Some(extras) = self.extras {
             let Extras { state, streams, closed, .. } = *extras;
