@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    lifecycle::{CloseReason, Principal, Registry, Session, SessionEvents, SessionInfo, Stats},
+    lifecycle::{
+        CloseReason, Principal, Registry, Session, SessionEvents, SessionInfo, Stats,
+        UnendedSession,
+    },
     protocol::Fingerprint,
 };
 
@@ -64,6 +67,13 @@ impl Sessions {
     /// Counts over the whole layer. Walks the table.
     pub fn stats(&self) -> Stats {
         self.registry.stats()
+    }
+
+    /// Sessions that were closed here and that the upstream server may still have, because its closing
+    /// DELETE failed: the last 256 that were given up, the oldest first, then all that are being
+    /// retried. How many there were in all is in [`Stats::unended`].
+    pub fn unended(&self) -> Vec<UnendedSession> {
+        self.registry.unended()
     }
 
     /// Closes the session with this id. False if there is none.

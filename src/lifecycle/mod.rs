@@ -60,6 +60,6 @@ pub use self::{
     handle::{Session, SessionClosed},
     permits::WhenFull,
     principal::Principal,
-    snapshot::{Closed, SessionInfo, Stats},
+    snapshot::{Closed, SessionInfo, Stats, UnendedSession},
     state::State,
 };

@@ -9,7 +9,7 @@ use super::{
     permits::Stage,
     record::Record,
     registry::{Mode, Registry},
-    snapshot::{Closed, Stats},
+    snapshot::{Closed, Stats, UnendedSession},
 };
 
 /// How often to see whether the last request has ended. Ends are atomic writes that wake nobody.
@@ -63,6 +63,7 @@ impl Registry {
             streams += record.streams();
         });
         let [opening, live, closing] = self.permits().stages();
+        let (unended, retrying) = self.closer().unended_counts();
         Stats {
             live,
             opening,
@@ -73,7 +74,14 @@ impl Registry {
             in_flight,
             streams,
             terminate_failures: self.closer().failures(),
+            retrying,
+            unended,
         }
+    }
+
+    /// Sessions that the upstream server may still have.
+    pub(crate) fn unended(&self) -> Vec<UnendedSession> {
+        self.closer().unended()
     }
 
     pub(crate) fn live(&self) -> usize {

@@ -1,7 +1,7 @@
 //! One close that the upstream server is to be told of.
 
-use super::{Counted, Terminator};
-use crate::lifecycle::{handle::Session, permits::Permit};
+use super::{Counted, Failure, Terminator, unended::Serial};
+use crate::lifecycle::{clock::Millis, handle::Session, permits::Permit, snapshot::UnendedSession};
 
 /// A session that has ended here and not yet at the upstream server. The session's state stays
 /// until this is dropped.
@@ -12,6 +12,13 @@ pub(in crate::lifecycle) struct Farewell {
     permit: Option<Permit>,
     /// Set instead of a permit if no permit counts the session.
     unclaimed: Option<Counted>,
+    /// Attempts that failed, and why the last did.
+    pub(super) attempts: u32,
+    pub(super) failure: Option<Failure>,
+    /// When the first attempt failed.
+    pub(super) since: Option<Millis>,
+    /// Set if it is retried.
+    pub(super) serial: Option<Serial>,
 }
 
 impl Farewell {
@@ -21,13 +28,37 @@ impl Farewell {
         permit: Option<Permit>,
         unclaimed: Option<Counted>,
     ) -> Self {
-        Self { session, terminate, permit, unclaimed }
+        Self {
+            session,
+            terminate,
+            permit,
+            unclaimed,
+            attempts: 0,
+            failure: None,
+            since: None,
+            serial: None,
+        }
+    }
+
+    /// Gives back what counts the session while it ends.
+    pub(super) fn release(&mut self) {
+        drop((self.permit.take(), self.unclaimed.take()));
+    }
+
+    pub(super) fn unended(&self, retrying: bool) -> UnendedSession {
+        UnendedSession {
+            session: self.session.fingerprint(),
+            principal: self.session.principal().cloned(),
+            failure: self.failure.map(|failure| failure.to_string()).unwrap_or_default(),
+            attempts: self.attempts,
+            retrying,
+        }
     }
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         self.session.forget_state();
-        drop((self.permit.take(), self.unclaimed.take()));
+        self.release();
     }
 }

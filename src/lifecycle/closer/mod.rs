@@ -1,23 +1,32 @@
-//! Telling the server behind that a session is closed, in the background and within bounds.
+//! Tells the upstream server that a session has ended, in the background and within bounds.
 //!
 //! Deciding and telling are apart: when a close gets here, the session is gone from the map, its
 //! streams are cut and its event is out. What is left is one call to the server, with a time limit,
 //! at most [`WORKERS`] at once. The permit waits in the queue with it: a server that does not answer
 //! DELETE fills the cap, not the memory.
 //!
-//! Workers are tasks that end when the queue is empty. If their runtime dies, the calls under way
-//! are dropped (which gives their permits back) and the queue waits for the next [`Closer::kick`].
+//! A failed attempt is repeated ([`retries`]) without the permit, by workers of its own, so that no
+//! first attempt waits for it.
+//!
+//! Workers are tasks that end when their queue is empty. If their runtime dies, the calls under way
+//! have failed (which gives their permits back) and the queues wait for the next [`Closer::kick`].
 
+mod failure;
 mod farewell;
+mod retries;
 mod terminate;
+#[cfg(all(test, not(mcp_loom)))]
+mod tests;
 mod unclaimed;
+mod unended;
+mod warning;
+mod workers;
 
 use std::{
-    collections::VecDeque,
     fmt,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,35 +37,64 @@ use tokio::{runtime::Handle, time::timeout};
 
 pub(in crate::lifecycle) use self::farewell::Farewell;
 pub(crate) use self::terminate::{Terminate, Terminated, Terminator, WeakTerminator};
-use self::unclaimed::{Counted, Unclaimed};
-use super::{principal::Principal, shield::shielded};
+use self::{
+    failure::Failure,
+    retries::{MOST_RETRIES, Retries, pause},
+    unclaimed::{Counted, Unclaimed},
+    unended::Unended,
+    warning::Warnings,
+    workers::{Lane, Turn},
+};
+use super::{
+    clock::{Clock, Millis},
+    principal::Principal,
+    registry::Registry,
+    shield::shielded,
+    snapshot::UnendedSession,
+};
 
-/// Calls to the server behind at once: so that one that hangs does not keep the others waiting, and
-/// no burst for an upstream behind a proxy.
+/// First attempts at once: so that one that hangs does not keep the others waiting, and no burst
+/// for an upstream behind a proxy.
 const WORKERS: usize = 64;
+
+/// Repeated attempts at once, beside the first.
+const RETRY_WORKERS: usize = 16;
 
 pub(super) struct Closer {
     limit: Duration,
+    clock: Clock,
+    /// Retries end with it.
+    registry: Weak<Registry>,
     inner: Mutex<Inner>,
     failures: AtomicU64,
     unclaimed: Arc<Unclaimed>,
+    warnings: Warnings,
 }
 
-#[derive(Default)]
+/// No farewell is dropped under the lock: the user's destructors run there.
 struct Inner {
-    queue: VecDeque<Farewell>,
-    workers: usize,
+    lanes: [Lane; 2],
+    retries: Retries,
+    unended: Unended,
     /// Where sessions were last opened: closes may come from outside of any runtime.
     runtime: Option<Handle>,
 }
 
 impl Closer {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration, clock: Clock, registry: Weak<Registry>) -> Self {
         Self {
             limit,
-            inner: Mutex::default(),
+            clock,
+            registry,
+            inner: Mutex::new(Inner {
+                lanes: [Lane::new(WORKERS), Lane::new(RETRY_WORKERS)],
+                retries: Retries::default(),
+                unended: Unended::default(),
+                runtime: None,
+            }),
             failures: AtomicU64::new(0),
             unclaimed: Arc::default(),
+            warnings: Warnings::default(),
         }
     }
 
@@ -64,6 +102,7 @@ impl Closer {
         self.limit
     }
 
+    /// Sessions whose first attempt failed.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
@@ -77,94 +116,168 @@ impl Closer {
         self.unclaimed.add(principal)
     }
 
-    pub(super) fn push(self: &Arc<Self>, farewell: Farewell) {
-        self.inner().queue.push_back(farewell);
-        self.kick();
+    /// Sessions that the upstream server may still have: the last that were given up, and all that
+    /// are being retried.
+    pub(super) fn unended(&self) -> Vec<UnendedSession> {
+        self.inner().unended.list()
     }
 
-    /// Sees to it that a worker is there if there is work.
+    /// How many were given up since the start, and how many are being retried.
+    pub(super) fn unended_counts(&self) -> (u64, usize) {
+        let inner = self.inner();
+        (inner.unended.given_up(), inner.unended.retrying())
+    }
+
+    pub(super) fn push(self: &Arc<Self>, farewell: Farewell) {
+        self.inner().lane(Turn::First).queue.push_back(farewell);
+        self.staff(Turn::First, 1);
+    }
+
+    /// Sees to it that workers are there if there is work.
     pub(super) fn kick(self: &Arc<Self>) {
-        let current = Handle::try_current().ok();
-        let (runtime, worker) = {
+        if self.has_work() {
+            self.staff(Turn::First, usize::MAX);
+            self.staff(Turn::Again, usize::MAX);
+        }
+    }
+
+    /// The registry is gone: tries once more what is due, and gives the rest up.
+    pub(super) fn end(self: &Arc<Self>) {
+        let now = self.clock.now();
+        let (due, left) = {
             let mut inner = self.inner();
-            if current.is_some() {
-                inner.runtime = current;
-            }
-            if inner.queue.is_empty() || inner.workers >= WORKERS {
-                return;
-            }
-            let Some(runtime) = inner.runtime.clone() else {
-                return;
-            };
-            inner.workers += 1;
-            (runtime, Worker { closer: Arc::clone(self), retired: false })
+            (inner.queue_due(now), inner.retries.take_all())
         };
-        runtime.spawn(worker.run());
+        self.staff(Turn::Again, due);
+        left.into_iter().for_each(|farewell| self.give_up(farewell));
+    }
+
+    /// Queues the retries that are due, and says when the next is.
+    fn look_at(self: &Arc<Self>, now: Millis) -> Option<Millis> {
+        let (due, next) = {
+            let mut inner = self.inner();
+            (inner.queue_due(now), inner.retries.next())
+        };
+        self.staff(Turn::Again, due);
+        next
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn tell(&self, farewell: Farewell) {
-        let name = farewell.session.fingerprint();
+    async fn tell(self: &Arc<Self>, farewell: Farewell) {
+        let attempt = Attempt { closer: self, farewell: Some(farewell) };
+        let Some(farewell) = &attempt.farewell else { return };
         let call = || farewell.terminate.terminate(farewell.session.clone());
         let Some(call) = shielded("terminate", call) else {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-            return;
+            return attempt.ended(Some(Failure::Panicked));
         };
         let outcome = timeout(self.limit, AssertUnwindSafe(call).catch_unwind()).await;
         let failure = match outcome {
             Ok(Ok(Terminated::Done)) => None,
-            Ok(Ok(Terminated::Refused(status))) => Some(format!("answered {status}")),
-            Ok(Ok(Terminated::Failed)) => Some("the call failed".to_owned()),
-            Ok(Err(_)) => Some("panicked".to_owned()),
-            Err(_) => Some(format!("no answer within {:?}", self.limit)),
+            Ok(Ok(Terminated::Refused(status))) => Some(Failure::Refused(status)),
+            Ok(Ok(Terminated::Failed)) => Some(Failure::Failed),
+            Ok(Err(payload)) => {
+                shielded("payload of a panic", || drop(payload));
+                Some(Failure::Panicked)
+            }
+            Err(_) => Some(Failure::Silent(self.limit)),
         };
-        if let Some(failure) = failure {
+        attempt.ended(failure);
+    }
+
+    /// An attempt has ended: done, to be repeated, or given up.
+    fn settle(self: &Arc<Self>, mut farewell: Farewell, failure: Option<Failure>) {
+        farewell.release();
+        let Some(failure) = failure else {
+            self.inner().unended.ended(farewell.serial);
+            return;
+        };
+        if farewell.attempts == 0 {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(session = %name, failure, "the server behind may still have the session");
         }
+        farewell.attempts += 1;
+        farewell.failure = Some(failure);
+        // Held until the retry is listed: `end` finds it then.
+        let registry = self.registry.upgrade();
+        let now = self.clock.now();
+        let elapsed = now.saturating_sub(*farewell.since.get_or_insert(now));
+        let pause = pause(farewell.attempts, elapsed).filter(|_| !failure.is_final());
+        match registry.zip(pause) {
+            Some((registry, pause)) => self.retry(&registry, farewell, pause),
+            None => self.give_up(farewell),
+        }
+    }
+
+    fn retry(self: &Arc<Self>, registry: &Registry, mut farewell: Farewell, pause: Millis) {
+        let due = self.clock.now() + pause;
+        let (attempts, failure, info) =
+            (farewell.attempts, farewell.failure, farewell.unended(true));
+        let (alarm, oldest) = {
+            let mut inner = self.inner();
+            farewell.serial = Some(inner.unended.retry(farewell.serial, info.clone()));
+            inner.retries.insert(due, farewell);
+            let is_full = inner.unended.retrying() > MOST_RETRIES;
+            let oldest = if is_full { inner.retries.take_oldest() } else { None };
+            (inner.retries.alarm(due, self), oldest)
+        };
+        if attempts == 1 {
+            self.warnings.warn(&info, failure, self.clock.now());
+        }
+        if let Some(oldest) = oldest {
+            self.give_up(oldest);
+        }
+        if let Some(alarm) = alarm {
+            registry.watch_timed(alarm, due);
+        }
+    }
+
+    /// The upstream server keeps the session, unless it ends it by itself.
+    fn give_up(&self, farewell: Farewell) {
+        let info = farewell.unended(false);
+        self.inner().unended.give_up(farewell.serial, info.clone());
+        self.warnings.warn(&info, farewell.failure, self.clock.now());
         drop(farewell);
     }
 }
 
-/// One place among the workers, given back however its task ends.
-struct Worker {
-    closer: Arc<Closer>,
-    retired: bool,
+/// An attempt under way. However it ends, its farewell is settled.
+struct Attempt<'a> {
+    closer: &'a Arc<Closer>,
+    farewell: Option<Farewell>,
 }
 
-impl Worker {
-    async fn run(mut self) {
-        while let Some(farewell) = self.next() {
-            // Whatever panics on the way (a subscriber, a payload, a destructor): the next close is
-            // another's, and nobody may come to start another worker.
-            let told = AssertUnwindSafe(self.closer.tell(farewell)).catch_unwind().await;
-            if let Err(payload) = told {
-                shielded("payload of a panic", || drop(payload));
-            }
+impl Attempt<'_> {
+    fn ended(mut self, failure: Option<Failure>) {
+        if let Some(farewell) = self.farewell.take() {
+            self.closer.settle(farewell, failure);
         }
-    }
-
-    /// Looks for work and retires in one step, or a push in between would find a worker that is
-    /// about to leave.
-    fn next(&mut self) -> Option<Farewell> {
-        let mut inner = self.closer.inner();
-        let farewell = inner.queue.pop_front();
-        if farewell.is_none() {
-            inner.workers -= 1;
-            self.retired = true;
-        }
-        farewell
     }
 }
 
-impl Drop for Worker {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if !self.retired {
-            self.closer.inner().workers -= 1;
+        // The runtime has died under the call, or something panicked on the way.
+        if let Some(farewell) = self.farewell.take() {
+            self.closer.settle(farewell, Some(Failure::Interrupted));
         }
+    }
+}
+
+impl Inner {
+    fn lane(&mut self, turn: Turn) -> &mut Lane {
+        &mut self.lanes[turn as usize]
+    }
+
+    /// Queues the retries that are due, and says how many they are.
+    fn queue_due(&mut self, now: Millis) -> usize {
+        let mut count = 0;
+        while let Some(farewell) = self.retries.take_due(now) {
+            self.lane(Turn::Again).queue.push_back(farewell);
+            count += 1;
+        }
+        count
     }
 }
 
@@ -172,134 +285,10 @@ impl fmt::Debug for Closer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.inner();
         f.debug_struct("Closer")
-            .field("queued", &inner.queue.len())
-            .field("workers", &inner.workers)
+            .field("lanes", &inner.lanes)
+            .field("retrying", &inner.unended.retrying())
+            .field("unended", &inner.unended.given_up())
             .field("unclaimed", &self.unclaimed)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(all(test, not(mcp_loom)))]
-mod tests {
-    use super::*;
-    use crate::lifecycle::{
-        events::CloseReason,
-        registry::Registry,
-        testing::{Answer, LIMITS, NEVER, Server, open},
-    };
-
-    /// Closes `count` sessions of a server that answers like this; failures and permits out, once
-    /// all that can happen within `wait` has.
-    async fn close(answer: Answer, count: usize, wait: Duration) -> (u64, usize, usize) {
-        let registry = Registry::new(NEVER, LIMITS, Vec::new());
-        let server = Server::new(answer);
-        for id in 0..count {
-            let in_flight = open(&registry, &id.to_string(), &server);
-            assert!(registry.close(in_flight.record(), CloseReason::Requested));
-        }
-        tokio::time::sleep(wait).await;
-        let calls = server.calls.load(Ordering::SeqCst);
-        (registry.closer().failures(), registry.permits().used(), calls)
-    }
-
-    const SHORTLY: Duration = Duration::from_millis(1);
-
-    #[tokio::test(start_paused = true)]
-    async fn what_the_server_answers_decides_whether_it_counts_as_told() {
-        let refused = Answer::With(Terminated::Refused(500));
-        assert_eq!(close(Answer::With(Terminated::Done), 3, SHORTLY).await, (0, 0, 3));
-        assert_eq!(close(refused, 3, SHORTLY).await, (3, 0, 3));
-        assert_eq!(close(Answer::With(Terminated::Failed), 3, SHORTLY).await, (3, 0, 3));
-        assert_eq!(close(Answer::Panic, 3, SHORTLY).await, (3, 0, 3));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_never_answers_is_given_up_64_at_a_time() {
-        let limit = LIMITS.close_timeout;
-        assert_eq!(close(Answer::Never, 100, SHORTLY).await, (0, 100, 64));
-        assert_eq!(close(Answer::Never, 100, limit - SHORTLY).await, (0, 100, 64));
-        assert_eq!(close(Answer::Never, 100, limit + SHORTLY).await, (64, 36, 100));
-        assert_eq!(close(Answer::Never, 100, 2 * limit + SHORTLY).await, (100, 0, 100));
-    }
-
-    #[test]
-    fn what_was_closed_outside_of_a_runtime_is_told_by_the_next() {
-        let registry = Registry::new(NEVER, LIMITS, Vec::new());
-        let server = Server::new(Answer::With(Terminated::Done));
-        let in_flight = open(&registry, "a", &server);
-        registry.close(in_flight.record(), CloseReason::Requested);
-        assert_eq!((registry.permits().used(), server.calls.load(Ordering::SeqCst)), (1, 0));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            registry.closer().kick();
-            tokio::task::yield_now().await;
-        });
-        assert_eq!((registry.permits().used(), server.calls.load(Ordering::SeqCst)), (0, 1));
-    }
-
-    #[test]
-    fn calls_that_die_with_their_runtime_give_their_places_back() {
-        let registry = Registry::new(NEVER, LIMITS, Vec::new());
-        let server = Server::new(Answer::Never);
-        for round in 0..2 {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            runtime.unwrap().block_on(async {
-                for id in 0..64 {
-                    let in_flight = open(&registry, &format!("{round}-{id}"), &server);
-                    registry.close(in_flight.record(), CloseReason::Requested);
-                }
-                tokio::task::yield_now().await;
-                tokio::task::yield_now().await;
-            });
-            assert_eq!(server.calls.load(Ordering::SeqCst), 64 * (round + 1));
-            assert_eq!(registry.permits().used(), 0, "dropped with the runtime");
-        }
-    }
-
-    fn end_unclaimed(
-        registry: &Registry,
-        id: usize,
-        server: &Arc<Server>,
-        who: Option<&Principal>,
-    ) {
-        let id = crate::protocol::SessionId::new(id.to_string()).unwrap();
-        registry.end_unclaimed(id, Terminator::new(Arc::clone(server)), who);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn sessions_without_a_permit_are_counted_per_principal_until_the_server_was_told() {
-        let registry = Registry::new(NEVER, LIMITS, Vec::new());
-        let server = Server::new(Answer::Never);
-        let alice = Principal::from("alice");
-        for id in 0..100 {
-            end_unclaimed(&registry, id, &server, Some(&alice));
-        }
-        assert_eq!((registry.unclaimed(Some(&alice)), registry.unclaimed(None)), (100, 0));
-        tokio::time::sleep(LIMITS.close_timeout + SHORTLY).await;
-        assert_eq!(registry.unclaimed(Some(&alice)), 36, "64 have had their time");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_risked_for_the_anonymous_at_256_without_a_permit() {
-        let registry = Registry::new(NEVER, LIMITS, Vec::new());
-        let server = Server::new(Answer::Never);
-        for id in 0..256 {
-            assert!(!registry.is_swamped(), "after {id}");
-            let id = crate::protocol::SessionId::new(id.to_string()).unwrap();
-            registry.turn_away(id, Terminator::new(Arc::clone(&server)));
-        }
-        assert!(registry.is_swamped());
-        tokio::time::sleep(LIMITS.close_timeout + SHORTLY).await;
-        assert!(!registry.is_swamped());
-    }
-
-    #[test]
-    fn a_session_without_a_permit_that_no_runtime_tells_keeps_nothing_alive() {
-        let registry = Registry::new(NEVER, LIMITS, Vec::new());
-        let server = Server::new(Answer::With(Terminated::Done));
-        end_unclaimed(&registry, 0, &server, None);
-        assert_eq!(registry.unclaimed(None), 1);
-        drop(registry);
-        assert_eq!(Arc::strong_count(&server), 1, "the queue went with the registry");
     }
 }

@@ -165,6 +165,7 @@ impl Real {
             ears.lock().unwrap_or_else(PoisonError::into_inner).extend(hear(event));
         });
         let registry = Registry::on(time.clock(), config.timeouts, config.limits(), vec![hook]);
+        registry.reaper().stand_down();
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         {
             // From now on the closer knows where to run.

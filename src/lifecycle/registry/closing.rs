@@ -175,6 +175,7 @@ impl Drop for Registry {
         for record in self.records() {
             self.close(&record, CloseReason::Shutdown);
         }
+        self.closer.end();
         self.reaper.wake();
     }
 }

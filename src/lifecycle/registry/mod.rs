@@ -129,7 +129,7 @@ impl Registry {
             ),
             permits,
             events: Events::new(hooks),
-            closer: Arc::new(Closer::new(limits.close_timeout)),
+            closer: Arc::new(Closer::new(limits.close_timeout, clock, me.clone())),
             wheel: Mutex::new(Watch::new(tick)),
             reaper: Arc::new(Reaper::new()),
             tombstones: limits.remember_closed.then(Tombstones::default),
@@ -164,6 +164,11 @@ impl Registry {
 
     pub(super) fn closer(&self) -> &Arc<Closer> {
         &self.closer
+    }
+
+    #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+    pub(super) fn reaper(&self) -> &Reaper {
+        &self.reaper
     }
 
     fn table(&self) -> &Table {
