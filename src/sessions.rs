@@ -81,13 +81,14 @@ impl Sessions {
         self.get(id).is_some_and(|session| session.close())
     }
 
-    /// Closes every session of this principal, and says how many. Walks the table in one go.
+    /// Closes every session of this principal, and says how many. Walks the table in one go. One whose
+    /// `initialize` is being answered counts: its client gets no session.
     pub fn close_principal(&self, principal: &Principal) -> usize {
-        self.registry
-            .close_where(CloseReason::Requested, |record| record.principal() == Some(principal))
+        self.registry.close_where(CloseReason::Requested, |owner| owner == Some(principal))
     }
 
-    /// Closes every session, and says how many. New ones may be opened meanwhile and after.
+    /// Closes every session, those that are being opened included, and says how many. New ones may be
+    /// opened meanwhile and after.
     pub fn close_all(&self) -> usize {
         self.registry.close_where(CloseReason::Requested, |_| true)
     }

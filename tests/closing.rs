@@ -157,6 +157,32 @@ async fn one_line_a_second_names_the_cure_for_a_failed_delete() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_being_opened_is_closed_with_its_principal() {
+    let named = |parts: &http::request::Parts| {
+        parts.headers.get("x-user").map(|name| Principal::from(name.to_str().unwrap()))
+    };
+    let world = World::new(|layer| layer.principal(named));
+    world.server.change(|manners| manners.open_delay = SECOND);
+    let open = |name: &'static str| {
+        let mut request = initialize();
+        request.headers_mut().insert("x-user", name.parse().unwrap());
+        world.ask(request)
+    };
+    let sessions = world.sessions.clone();
+    let revoked = async {
+        pass(SECOND / 2).await;
+        sessions.close_principal(&"alice".into())
+    };
+    let (_, _, revoked) = tokio::join!(open("alice"), open("bob"), revoked);
+    assert_eq!(revoked, 1);
+    pass(SECOND).await;
+    let left: Vec<_> = world.sessions.list().into_iter().map(|one| one.principal).collect();
+    assert_eq!(left, [Some("bob".into())]);
+    assert_eq!(world.server.sessions().len(), 1, "the server was told");
+    world.finish().await;
+}
+
 type Log = Arc<Mutex<Vec<u8>>>;
 
 struct Lines(Log);

@@ -12,7 +12,8 @@ use super::{
     clock::Millis,
     deadline::Verdict,
     opening::Opening,
-    permits::{Full, Permit, WhenFull},
+    openings::Admitted,
+    permits::{Full, WhenFull},
     principal::Principal,
     record::Record,
     registry::{Mode, Registry},
@@ -32,8 +33,8 @@ impl Registry {
         principal: Option<Principal>,
         client: Option<Box<ClientInfo>>,
     ) -> Result<Opening, Rejection> {
-        let permit = self.admit(principal.as_ref()).await?;
-        Ok(Opening::new(self, self.owners().find(principal, client), permit))
+        let admitted = self.admit(principal.as_ref()).await?;
+        Ok(Opening::new(self, self.owners().find(principal, client), admitted))
     }
 
     /// As [`begin`](Self::begin), if there is a place without waiting.
@@ -46,13 +47,13 @@ impl Registry {
         if attempt.is_err() && !self.reclaim_expired().is_empty() {
             attempt = self.try_admit(principal.as_ref())?;
         }
-        let permit = attempt.map_err(rejection)?;
-        Ok(Opening::new(self, self.owners().find(principal, None), permit))
+        let admitted = attempt.map_err(rejection)?;
+        Ok(Opening::new(self, self.owners().find(principal, None), admitted))
     }
 
-    async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
+    async fn admit(&self, principal: Option<&Principal>) -> Result<Admitted, Rejection> {
         let mut full = match self.try_admit(principal)? {
-            Ok(permit) => return Ok(permit),
+            Ok(admitted) => return Ok(admitted),
             Err(full) => full,
         };
         // What is closing may have been left by a runtime that died: it is told on ours.
@@ -64,7 +65,7 @@ impl Registry {
                 tokio::pin!(released);
                 released.as_mut().enable();
                 full = match self.try_admit(principal)? {
-                    Ok(permit) => return Ok(permit),
+                    Ok(admitted) => return Ok(admitted),
                     Err(full) => full,
                 };
                 // One session closed is one permit to come. Whoever is woken by another's waits
@@ -80,11 +81,14 @@ impl Registry {
         waited.unwrap_or(Err(rejection(full)))
     }
 
-    fn try_admit(&self, principal: Option<&Principal>) -> Result<Result<Permit, Full>, Rejection> {
+    fn try_admit(
+        &self,
+        principal: Option<&Principal>,
+    ) -> Result<Result<Admitted, Full>, Rejection> {
         if self.mode() != Mode::Serving {
             return Err(Rejection::ShuttingDown);
         }
-        Ok(self.permits().acquire(principal))
+        Ok(self.openings().admit(self.permits(), principal))
     }
 
     /// True if a session was closed whose permit we may get.

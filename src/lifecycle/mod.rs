@@ -21,6 +21,7 @@ mod loom;
 #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
 pub(crate) mod model;
 mod opening;
+mod openings;
 mod owner;
 mod permits;
 mod principal;

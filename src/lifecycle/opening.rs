@@ -8,8 +8,8 @@ use super::{
     events::SessionEvent,
     guard::InFlight,
     handle::Session,
+    openings::{Admitted, Place},
     owner::Owner,
-    permits::Permit,
     record::{Phase, Record},
     registry::Registry,
 };
@@ -35,12 +35,18 @@ pub(crate) struct Opening {
     registry: Arc<Registry>,
     record: Arc<Record>,
     completed: bool,
+    /// Left when this is dropped, which is after the session stands in the table.
+    _place: Place,
 }
 
 impl Opening {
-    pub(super) fn new(registry: &Arc<Registry>, owner: Arc<Owner>, permit: Permit) -> Self {
-        let record = Record::opening(registry.clock().now(), owner, Some(permit));
-        Self { registry: Arc::clone(registry), record: Arc::new(record), completed: false }
+    pub(super) fn new(registry: &Arc<Registry>, owner: Arc<Owner>, admitted: Admitted) -> Self {
+        let Admitted { permit, place } = admitted;
+        let record = Arc::new(Record::opening(registry.clock().now(), owner, Some(permit)));
+        if let Some(reason) = place.fill(&record) {
+            registry.close(&record, reason);
+        }
+        Self { registry: Arc::clone(registry), record, completed: false, _place: place }
     }
 
     /// The handle, without an id as yet.
@@ -53,7 +59,8 @@ impl Opening {
         self.record.name(id, Issuer::Inner);
     }
 
-    /// Puts the session into the table, held by the guard that is returned.
+    /// Puts the session into the table, held by the guard that is returned. If the session was
+    /// closed meanwhile, it is torn down at once, and the guard's record says so.
     pub(crate) fn complete(
         mut self,
         id: SessionId,

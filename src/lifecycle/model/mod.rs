@@ -121,9 +121,10 @@ impl Pair {
             Operation::CloseOf { who } => {
                 let who = self::who(who);
                 let principal = principal(who);
-                let closed = self.real.registry.close_where(CloseReason::Requested, |record| {
-                    record.principal() == principal.as_ref()
-                });
+                let closed = self
+                    .real
+                    .registry
+                    .close_where(CloseReason::Requested, |owner| owner == principal.as_ref());
                 let expected =
                     self.oracle.close_where(CloseReason::Requested, |entry| entry.who == who);
                 assert_eq!(closed, expected, "sessions of one principal closed");

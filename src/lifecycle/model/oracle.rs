@@ -306,8 +306,8 @@ impl Oracle {
         reason: CloseReason,
         matches: impl Fn(&Entry) -> bool,
     ) -> usize {
-        let found = self.live().filter(|(_, entry)| matches(entry));
-        let found: Vec<_> = found.map(|(serial, _)| serial).collect();
+        let alive = self.sessions.iter().filter(|(_, entry)| !entry.is_closed() && matches(entry));
+        let found: Vec<_> = alive.map(|(serial, _)| *serial).collect();
         found.into_iter().filter(|serial| self.close(*serial, reason, true)).count()
     }
 

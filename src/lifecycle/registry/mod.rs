@@ -30,6 +30,7 @@ use super::{
     deadline::{Timeouts, Verdict},
     events::{Events, Hook},
     guard::InFlight,
+    openings::Openings,
     owner::{Home, Owners},
     permits::{Permits, WhenFull},
     principal::Principal,
@@ -86,6 +87,7 @@ pub(crate) struct Registry {
     shortest_idle: Option<Millis>,
     limits: Limits,
     permits: Arc<Permits>,
+    openings: Arc<Openings>,
     owners: Owners,
     events: Events,
     closer: Arc<Closer>,
@@ -128,6 +130,7 @@ impl Registry {
                 shards,
             ),
             permits,
+            openings: Arc::default(),
             events: Events::new(hooks),
             closer: Arc::new(Closer::new(limits.close_timeout, clock, me.clone())),
             wheel: Mutex::new(Watch::new(tick)),
@@ -156,6 +159,10 @@ impl Registry {
 
     pub(super) fn permits(&self) -> &Arc<Permits> {
         &self.permits
+    }
+
+    pub(super) fn openings(&self) -> &Arc<Openings> {
+        &self.openings
     }
 
     pub(super) fn owners(&self) -> &Owners {
