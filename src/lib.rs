@@ -17,7 +17,7 @@ pub use self::{
     extract::MissingSession,
     lifecycle::{
         CloseReason, Closed, Hold, Principal, Session, SessionClosed, SessionEvent, SessionEvents,
-        SessionInfo, State, Stats, WhenFull,
+        SessionInfo, State, Stats, UnendedSession, WhenFull,
     },
     middleware::{
         HangUpGrace, McpSessionLayer, McpSessionService, ResponseFuture, SessionBody, UnknownIds,

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    lifecycle::{CloseReason, Principal, Registry, Session, SessionEvents, SessionInfo, Stats},
+    lifecycle::{
+        CloseReason, Principal, Registry, Session, SessionEvents, SessionInfo, Stats,
+        UnendedSession,
+    },
     protocol::Fingerprint,
 };
 
@@ -66,18 +69,26 @@ impl Sessions {
         self.registry.stats()
     }
 
+    /// Sessions that were closed here and that the upstream server may still have, because its closing
+    /// DELETE failed: the last 256 that were given up, the oldest first, then all that are being
+    /// retried. How many there were in all is in [`Stats::unended`].
+    pub fn unended(&self) -> Vec<UnendedSession> {
+        self.registry.unended()
+    }
+
     /// Closes the session with this id. False if there is none.
     pub fn close(&self, id: &str) -> bool {
         self.get(id).is_some_and(|session| session.close())
     }
 
-    /// Closes every session of this principal, and says how many. Walks the table in one go.
+    /// Closes every session of this principal, and says how many. Walks the table in one go. One whose
+    /// `initialize` is being answered counts: its client gets no session.
     pub fn close_principal(&self, principal: &Principal) -> usize {
-        self.registry
-            .close_where(CloseReason::Requested, |record| record.principal() == Some(principal))
+        self.registry.close_where(CloseReason::Requested, |owner| owner == Some(principal))
     }
 
-    /// Closes every session, and says how many. New ones may be opened meanwhile and after.
+    /// Closes every session, those that are being opened included, and says how many. New ones may be
+    /// opened meanwhile and after.
     pub fn close_all(&self) -> usize {
         self.registry.close_where(CloseReason::Requested, |_| true)
     }

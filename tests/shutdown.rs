@@ -176,6 +176,7 @@ async fn the_operator_sees_what_there_is_without_an_id() {
                 "abandoned": 0, "requested": 0, "shutdown": 0,
             },
             "rejected": 0, "in_flight": 1, "streams": 1, "terminate_failures": 0,
+            "retrying": 0, "unended": 0,
         })
     );
     let found = world.sessions.find(name.to_string().parse().unwrap()).unwrap();

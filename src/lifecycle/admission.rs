@@ -12,8 +12,9 @@ use super::{
     clock::Millis,
     deadline::Verdict,
     opening::Opening,
+    openings::Admitted,
     owner::Opener,
-    permits::{Full, Permit, WhenFull},
+    permits::{Full, WhenFull},
     principal::Principal,
     record::Record,
     registry::{Mode, Registry},
@@ -33,8 +34,8 @@ impl Registry {
         opener: impl Into<Opener>,
     ) -> Result<Opening, Rejection> {
         let opener = opener.into();
-        let permit = self.admit(opener.principal.as_ref()).await?;
-        Ok(Opening::new(self, self.owners().find(opener), permit))
+        let admitted = self.admit(opener.principal.as_ref()).await?;
+        Ok(Opening::new(self, self.owners().find(opener), admitted))
     }
 
     /// As [`begin`](Self::begin), if there is a place without waiting.
@@ -49,13 +50,13 @@ impl Registry {
         if attempt.is_err() && !self.reclaim_expired().is_empty() {
             attempt = self.try_admit(principal)?;
         }
-        let permit = attempt.map_err(rejection)?;
-        Ok(Opening::new(self, self.owners().find(opener), permit))
+        let admitted = attempt.map_err(rejection)?;
+        Ok(Opening::new(self, self.owners().find(opener), admitted))
     }
 
-    async fn admit(&self, principal: Option<&Principal>) -> Result<Permit, Rejection> {
+    async fn admit(&self, principal: Option<&Principal>) -> Result<Admitted, Rejection> {
         let mut full = match self.try_admit(principal)? {
-            Ok(permit) => return Ok(permit),
+            Ok(admitted) => return Ok(admitted),
             Err(full) => full,
         };
         // What is closing may have been left by a runtime that died: it is told on ours.
@@ -67,7 +68,7 @@ impl Registry {
                 tokio::pin!(released);
                 released.as_mut().enable();
                 full = match self.try_admit(principal)? {
-                    Ok(permit) => return Ok(permit),
+                    Ok(admitted) => return Ok(admitted),
                     Err(full) => full,
                 };
                 // One session closed is one permit to come. Whoever is woken by another's waits
@@ -83,11 +84,14 @@ impl Registry {
         waited.unwrap_or(Err(rejection(full)))
     }
 
-    fn try_admit(&self, principal: Option<&Principal>) -> Result<Result<Permit, Full>, Rejection> {
+    fn try_admit(
+        &self,
+        principal: Option<&Principal>,
+    ) -> Result<Result<Admitted, Full>, Rejection> {
         if self.mode() != Mode::Serving {
             return Err(Rejection::ShuttingDown);
         }
-        Ok(self.permits().acquire(principal))
+        Ok(self.openings().admit(self.permits(), principal))
     }
 
     /// True if a session was closed whose permit we may get.

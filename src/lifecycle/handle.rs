@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     activity::Exit, clock::Clock, events::CloseReason, guard::Hold, principal::Principal,
-    record::Record, registry::Registry, snapshot::SessionInfo, state::State,
+    record::Record, registry::Registry, shield::shielded, snapshot::SessionInfo, state::State,
 };
 use crate::protocol::{ClientInfo, Fingerprint, SessionId};
 
@@ -44,6 +44,12 @@ impl std::error::Error for SessionClosed {}
 impl Session {
     pub(crate) fn of(record: &Arc<Record>) -> Self {
         Self { record: Arc::clone(record) }
+    }
+
+    /// Drops the state that stayed for the upstream server to be told.
+    pub(super) fn forget_state(&self) {
+        let state = self.record.take_state();
+        shielded("session state", || drop(state));
     }
 
     fn clock(&self) -> Clock {
@@ -94,7 +100,8 @@ impl Session {
         Duration::from_millis(self.clock().now().saturating_sub(word.last_activity()))
     }
 
-    /// Typed values that live as long as the session.
+    /// Typed values that live as long as the session, and until the upstream server has been told
+    /// of its end.
     pub fn state(&self) -> State<'_> {
         State::new(&self.record)
     }

@@ -197,6 +197,25 @@ fn a_session_that_opens_while_everything_is_shut_down_does_not_survive() {
 }
 
 #[test]
+fn a_revocation_finds_every_session_that_has_a_permit() {
+    model(|| {
+        let world = World::new(None);
+        let operator = world.spawn(|registry| {
+            let has_permit = registry.permits().used() > 0;
+            (has_permit, registry.close_where(CloseReason::Requested, |_| true))
+        });
+        let in_flight = complete(world.begin());
+        let (had_permit, closed) = operator.join().unwrap();
+        assert!(closed == 1 || !had_permit, "a session slipped through");
+        assert_eq!(in_flight.record().word().is_closed(), closed == 1);
+        drop(in_flight);
+        if closed == 1 {
+            world.assert_gone(true);
+        }
+    });
+}
+
+#[test]
 fn an_open_that_is_given_up_leaves_nothing_under_a_close_and_a_hold() {
     model(|| {
         let world = World::new(None);

@@ -21,6 +21,7 @@ mod loom;
 #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
 pub(crate) mod model;
 mod opening;
+mod openings;
 mod owner;
 mod permits;
 mod principal;
@@ -61,6 +62,6 @@ pub use self::{
     handle::{Session, SessionClosed},
     permits::WhenFull,
     principal::Principal,
-    snapshot::{Closed, SessionInfo, Stats},
+    snapshot::{Closed, SessionInfo, Stats, UnendedSession},
     state::State,
 };

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::{
     activity::Exit,
-    closer::Terminator,
+    closer::{Farewell, Terminator},
     events::SessionEvent,
     guard::InFlight,
     handle::Session,
+    openings::{Admitted, Place},
     owner::Owner,
-    permits::Permit,
+    permits::Stage,
     record::{Phase, Record},
     registry::Registry,
 };
@@ -35,12 +36,18 @@ pub(crate) struct Opening {
     registry: Arc<Registry>,
     record: Arc<Record>,
     completed: bool,
+    /// Left when this is dropped, which is after the session stands in the table.
+    _place: Place,
 }
 
 impl Opening {
-    pub(super) fn new(registry: &Arc<Registry>, owner: Arc<Owner>, permit: Permit) -> Self {
-        let record = Record::opening(registry.clock().now(), owner, Some(permit));
-        Self { registry: Arc::clone(registry), record: Arc::new(record), completed: false }
+    pub(super) fn new(registry: &Arc<Registry>, owner: Arc<Owner>, admitted: Admitted) -> Self {
+        let Admitted { permit, place } = admitted;
+        let record = Arc::new(Record::opening(registry.clock().now(), owner, Some(permit)));
+        if let Some(reason) = place.fill(&record) {
+            registry.close(&record, reason);
+        }
+        Self { registry: Arc::clone(registry), record, completed: false, _place: place }
     }
 
     /// The handle, without an id as yet.
@@ -48,8 +55,19 @@ impl Opening {
         Session::of(&self.record)
     }
 
-    pub(crate) fn end_at_server(self, id: SessionId, terminate: Terminator) {
-        self.registry.turn_away(id, terminate);
+    /// Ends a session that the upstream server opened under this permit and that is not wanted. The permit comes back
+    /// when the server was told. Nothing of it was in the table, and there is no event.
+    pub(crate) fn end_at_server(mut self, id: SessionId, terminate: Terminator) {
+        self.completed = true;
+        self.record.name(id, Issuer::Inner);
+        self.record.activity.close();
+        let mut remains = self.record.end_unopened(true);
+        if let Some(permit) = &mut remains.permit {
+            permit.advance(Stage::Closing);
+        }
+        let (permit, _) = remains.release();
+        let session = Session::of(&self.record);
+        self.registry.closer().push(Farewell::new(session, terminate, permit, None));
     }
 
     /// Gives the session its id before it is open, where that is known.
@@ -57,7 +75,8 @@ impl Opening {
         self.record.name(id, Issuer::Inner);
     }
 
-    /// Puts the session into the table, held by the guard that is returned.
+    /// Puts the session into the table, held by the guard that is returned. If the session was
+    /// closed meanwhile, it is torn down at once, and the guard's record says so.
     pub(crate) fn complete(
         mut self,
         id: SessionId,
@@ -91,7 +110,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if !self.completed {
             self.record.activity.close();
-            self.record.end_unopened().release();
+            self.record.end_unopened(false).release();
         }
     }
 }

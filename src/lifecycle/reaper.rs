@@ -40,6 +40,12 @@ impl Reaper {
         self.wake.notify_one();
     }
 
+    /// Never spawns the task: a model reaps by itself.
+    #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+    pub(super) fn stand_down(&self) {
+        self.running.store(true, Ordering::Release);
+    }
+
     /// Spawns the task if there is none. One load when there is.
     pub(super) fn ensure(self: &Arc<Self>, registry: &Weak<Registry>) {
         if self.running.load(Ordering::Relaxed) {

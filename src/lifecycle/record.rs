@@ -206,19 +206,26 @@ impl Record {
     }
 
     /// Ends the last phase and hands out what the session held, unless it is still being opened: then
-    /// the opener does that, for the reason that is left behind.
-    pub(super) fn end(&self, reason: CloseReason) -> Option<Remains> {
+    /// the opener does that, for the reason that is left behind. With `keeps_state`, the state stays
+    /// until [`take_state`](Self::take_state).
+    pub(super) fn end(&self, reason: CloseReason, keeps_state: bool) -> Option<Remains> {
         let mut cold = self.cold();
         if let Phase::Opening { closed_early } = &mut cold.phase {
             *closed_early = Some(reason);
             return None;
         }
-        Some(cold.close(&self.owner))
+        Some(cold.close(&self.owner, keeps_state))
     }
 
     /// The same for a session that never was open.
-    pub(super) fn end_unopened(&self) -> Remains {
-        self.cold().close(&self.owner)
+    pub(super) fn end_unopened(&self, keeps_state: bool) -> Remains {
+        self.cold().close(&self.owner, keeps_state)
+    }
+
+    /// The state that stayed when the session closed, to be dropped without a lock held.
+    pub(super) fn take_state(&self) -> StateMap {
+        let extras = self.cold().extras.take();
+        extras.map_or_else(StateMap::new, |extras| extras.state)
     }
 
     pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
@@ -240,12 +247,17 @@ impl Cold {
         Some(self.extras.get_or_insert_default())
     }
 
-    fn close(&mut self, owner: &Owner) -> Remains {
+    fn close(&mut self, owner: &Owner, keeps_state: bool) -> Remains {
         self.phase = Phase::Closed;
+        let mut extras = self.extras.take();
+        if let Some(extras) = extras.as_mut().filter(|all| keeps_state && !all.state.is_empty()) {
+            let state = std::mem::take(&mut extras.state);
+            self.extras = Some(Box::new(Extras { state, ..Extras::default() }));
+        }
         Remains {
             permit: self.stage.take().map(|stage| owner.permit(stage)),
             terminate: self.terminate.take(),
-            extras: self.extras.take(),
+            extras,
         }
     }
 }

@@ -7,9 +7,9 @@ use tokio::time::{sleep, timeout};
 use super::{
     events::CloseReason,
     permits::Stage,
-    record::Record,
+    principal::Principal,
     registry::{Mode, Registry},
-    snapshot::{Closed, Stats},
+    snapshot::{Closed, Stats, UnendedSession},
 };
 
 /// How often to see whether the last request has ended. Ends are atomic writes that wake nobody.
@@ -35,6 +35,7 @@ impl Registry {
         })
         .await;
         self.set_mode(Mode::ShutDown);
+        self.close_openings(CloseReason::Shutdown, |_| true);
         for batch in self.records().chunks(BATCH) {
             for record in batch {
                 self.close(record, CloseReason::Shutdown);
@@ -45,14 +46,27 @@ impl Registry {
         let _ = timeout(self.closer().limit(), self.all_released()).await;
     }
 
-    /// Closes every session that `matches`, and says how many.
+    /// Closes every session whose principal `matches`, those that are being opened included, and
+    /// says how many.
     pub(crate) fn close_where(
         &self,
         reason: CloseReason,
-        matches: impl Fn(&Record) -> bool,
+        matches: impl Fn(Option<&Principal>) -> bool,
     ) -> usize {
+        let opening = self.close_openings(reason, &matches);
         let records = self.records();
-        records.iter().filter(|record| matches(record) && self.close(record, reason)).count()
+        let closed =
+            records.iter().filter(|one| matches(one.principal()) && self.close(one, reason));
+        opening + closed.count()
+    }
+
+    fn close_openings(
+        &self,
+        reason: CloseReason,
+        matches: impl Fn(Option<&Principal>) -> bool,
+    ) -> usize {
+        let (records, marked) = self.openings().matching(reason, matches);
+        marked + records.iter().filter(|record| self.close(record, reason)).count()
     }
 
     /// Counts over the whole layer.
@@ -63,6 +77,7 @@ impl Registry {
             streams += record.streams();
         });
         let [opening, live, closing] = self.permits().stages();
+        let (unended, retrying) = self.closer().unended_counts();
         Stats {
             live,
             opening,
@@ -73,7 +88,14 @@ impl Registry {
             in_flight,
             streams,
             terminate_failures: self.closer().failures(),
+            retrying,
+            unended,
         }
+    }
+
+    /// Sessions that the upstream server may still have.
+    pub(crate) fn unended(&self) -> Vec<UnendedSession> {
+        self.closer().unended()
     }
 
     pub(crate) fn live(&self) -> usize {

@@ -33,6 +33,24 @@ pub struct SessionInfo {
     pub requests: u64,
 }
 
+/// A session that was closed here and that the upstream server may still have, as
+/// [`Sessions::unended`](crate::Sessions::unended) shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UnendedSession {
+    /// The name of the session in logs and events.
+    pub session: Fingerprint,
+    /// The owner; `None` if anonymous.
+    pub principal: Option<Principal>,
+    /// How the last attempt failed: `answered 401`, `no answer within 5s`, `the call failed`,
+    /// `panicked`, `interrupted` (the runtime of the call has ended).
+    pub failure: String,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// `true` if there will be another attempt; `false` if the session was given up.
+    pub retrying: bool,
+}
+
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(duration.as_millis() as u64)
 }
@@ -59,9 +77,16 @@ pub struct Stats {
     pub in_flight: u64,
     /// Streaming responses open on live sessions.
     pub streams: usize,
-    /// Closes of which the server behind could not be told: it answered with an unexpected
-    /// status, failed, or did not answer within `close_timeout`.
+    /// Sessions whose first closing DELETE failed since the start: the upstream server answered with
+    /// an unexpected status, failed, or did not answer within `close_timeout`. What became of them is
+    /// in `retrying` and `unended`.
     pub terminate_failures: u64,
+    /// Sessions whose closing DELETE failed and is being repeated: after 1 s, 2 s, 4 s and so on up to
+    /// every 60 s, for ten minutes. At most 1,024; they count towards no cap.
+    pub retrying: usize,
+    /// Sessions given up since the start: the upstream server keeps them until it ends them by itself.
+    /// See [`Sessions::unended`](crate::Sessions::unended).
+    pub unended: u64,
 }
 
 /// How many sessions were closed, by reason.

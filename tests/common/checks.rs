@@ -127,6 +127,14 @@ impl Checks {
         self.close_all(&sessions);
         // Hung closes are given up after `close_timeout`, some at a time.
         sleep(Duration::from_secs(600)).await;
+        // And repeated, each for ten minutes, some at a time.
+        for _ in 0..60 {
+            if sessions.stats().retrying == 0 {
+                break;
+            }
+            sleep(Duration::from_secs(60)).await;
+        }
+        assert_eq!(sessions.stats().retrying, 0, "a retry that does not end");
         self.verdict(&sessions)
     }
 

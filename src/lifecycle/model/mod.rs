@@ -30,7 +30,7 @@ pub(crate) use self::{
     operation::{OPERATION, Operation},
 };
 use self::{
-    oracle::{Oracle, Phase, Serial, Who},
+    oracle::{Answer, Oracle, Phase, Serial, Who},
     real::{Cuttable, Guard, Real, Stream, principal, session_id},
 };
 use super::{
@@ -121,9 +121,10 @@ impl Pair {
             Operation::CloseOf { who } => {
                 let who = self::who(who);
                 let principal = principal(who);
-                let closed = self.real.registry.close_where(CloseReason::Requested, |record| {
-                    record.principal() == principal.as_ref()
-                });
+                let closed = self
+                    .real
+                    .registry
+                    .close_where(CloseReason::Requested, |owner| owner == principal.as_ref());
                 let expected =
                     self.oracle.close_where(CloseReason::Requested, |entry| entry.who == who);
                 assert_eq!(closed, expected, "sessions of one principal closed");
@@ -134,12 +135,15 @@ impl Pair {
                 assert_eq!(closed, expected, "sessions closed");
             }
             Operation::Answer { telling, how } => self.answer(telling, how),
-            Operation::TurnAway { id } => {
-                if self.oracle.strays() < 30 {
+            Operation::EndUnclaimed { id, who } => {
+                let who = self::who(who);
+                if self.oracle.unclaimed(who) < 10 {
                     let id = self.id(id);
                     let terminate = Terminator::new(Arc::clone(&self.real.server));
-                    self.real.registry.turn_away(session_id(&id), terminate);
-                    self.oracle.turned_away(id);
+                    let principal = principal(who);
+                    let registry = &self.real.registry;
+                    registry.end_unclaimed(session_id(&id), terminate, principal.as_ref());
+                    self.oracle.end_unclaimed(id, who);
                 }
             }
             Operation::Wait { span } => self.wait(span),
@@ -224,8 +228,6 @@ impl Pair {
         let Ok(in_flight) = completed else { return };
         if let Some(trace) = self.real.traces.get_mut(&serial) {
             trace.record = Arc::downgrade(in_flight.record());
-            let token = Arc::clone(&trace.token);
-            drop(trace.session.state().get_or_insert_with(|| token));
         }
         self.real.guards.push(Guard { serial, uses: counts, in_flight });
     }
@@ -339,13 +341,17 @@ impl Pair {
         let count = self.real.server.calls().len();
         let Some(at) = pick(telling, count) else { return };
         let id = self.real.server.calls()[at].id.clone();
-        let outcome = match how % 4 {
-            2 => Terminated::Refused(500),
-            3 => Terminated::Failed,
-            _ => Terminated::Done,
+        // As many are retried as may be under way at once: none waits for another.
+        let (outcome, answer) = match how % 8 {
+            2 | 6 if self.oracle.retrying().len() < 16 => {
+                (Terminated::Refused(500), Answer::Failed)
+            }
+            3 if self.oracle.retrying().len() < 16 => (Terminated::Failed, Answer::Failed),
+            7 => (Terminated::Refused(401), Answer::Refused),
+            _ => (Terminated::Done, Answer::Done),
         };
         self.real.answer(&id, outcome);
-        self.oracle.answered(&id, outcome == Terminated::Done);
+        self.oracle.answered(&id, answer);
     }
 
     fn shut_down(&mut self) {
@@ -488,6 +494,16 @@ impl Pair {
         let streams: usize = oracle.live().map(|(_, entry)| entry.streams).sum();
         assert_eq!((stats.in_flight, stats.streams), (in_flight, streams), "in flight, streams");
         assert_eq!(stats.terminate_failures, oracle.failures, "failures");
+        assert_eq!((stats.retrying, stats.unended), (oracle.retrying().len(), oracle.given_up));
+        let unended = self.real.registry.unended().into_iter();
+        let mut failed: Vec<_> =
+            unended.filter(|one| one.retrying).map(|one| one.attempts).collect();
+        failed.sort_unstable();
+        assert_eq!(failed, oracle.retrying(), "attempts of those that are retried");
+        for who in [None, Some(0), Some(1), Some(2)] {
+            let unclaimed = self.real.registry.unclaimed(principal(who).as_ref());
+            assert_eq!(unclaimed, oracle.unclaimed(who), "ends without a permit: {who:?}");
+        }
         if let Some(mut end) = self.real.end.take() {
             let is_over = self.real.poll(end.as_mut()).is_ready();
             assert_eq!(is_over, oracle.used() == 0, "a shutdown waits for the server behind");
@@ -506,7 +522,7 @@ impl Pair {
             }
             assert_eq!(trace.was_closed, over, "whether closed() of {serial} has resolved");
             let kept = Arc::strong_count(&trace.token) > 1;
-            assert_eq!(kept, entry.phase == Phase::Live, "whether {serial} has its state");
+            assert_eq!(kept, self.oracle.keeps_state(*serial), "whether {serial} has its state");
         }
         for stream in &self.real.streams {
             let is_closed = self.oracle.sessions[&stream.serial].is_closed();
@@ -537,6 +553,7 @@ impl Pair {
         let Self { real, mut oracle, .. } = self;
         // The last handle goes: what is live is closed by it.
         oracle.close_where(CloseReason::Shutdown, |_| true);
+        oracle.repeat();
         let left = real.leave();
         assert_eq!(left.heard.len(), oracle.expected.len(), "closed by the end");
         for one in &oracle.expected {
@@ -567,6 +584,10 @@ impl Pair {
         self.run(end.saturating_sub(self.oracle.now) + self.config.tick());
         assert_eq!(self.real.registry.live(), 0, "nothing outlives its deadline and a tick");
         self.answer_all();
+        while let Some(due) = self.oracle.next_retry() {
+            self.run(due.saturating_sub(self.oracle.now) + self.config.tick());
+            self.answer_all();
+        }
         // Once around: whatever the wheel still has are husks.
         self.run(self.config.tick() * 1_024 * 2);
         assert_eq!(self.real.registry.wheel().len(), 0, "nothing is left in the wheel");

@@ -86,8 +86,9 @@ pub(crate) enum Operation {
         how: u8,
     },
     /// A session of the server behind that found no place.
-    TurnAway {
+    EndUnclaimed {
         id: u8,
+        who: u8,
     },
     /// Time passes, and the reaper sleeps.
     Wait {
@@ -122,7 +123,7 @@ impl Operation {
             b'G' => Self::Stream { guard: a, is_get: b % 2 == 0 },
             b'H' => Self::Hold { session: a },
             b'I' => Self::BeginNow { who: a },
-            b'J' => Self::TurnAway { id: a },
+            b'J' => Self::EndUnclaimed { id: a, who: b },
             b'K' => Self::Close { session: a, why: b },
             b'L' => Self::Leave { waiter: a },
             b'M' => Self::Name { opening: a, id: b },

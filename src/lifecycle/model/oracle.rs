@@ -65,9 +65,34 @@ struct Waiter {
 #[derive(Clone, Debug)]
 pub(super) struct Telling {
     pub(super) id: String,
-    /// Nobody, if no permit counts it.
-    who: Option<Who>,
+    /// The session, if it was begun here.
+    serial: Option<Serial>,
+    counted: Counted,
+    /// Attempts that have failed, and when the first did.
+    failed: u32,
+    since: Millis,
 }
+
+/// What counts a session that is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    ByPermit(Who),
+    Unclaimed(Who),
+    /// It is retried.
+    Nowhere,
+}
+
+/// What the server behind answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done,
+    /// Worth another attempt.
+    Failed,
+    Refused,
+}
+
+/// Attempts, then it is given up.
+const MOST_ATTEMPTS: u32 = 16;
 
 pub(super) struct Oracle {
     config: Config,
@@ -76,7 +101,10 @@ pub(super) struct Oracle {
     pub(super) sessions: HashMap<Serial, Entry>,
     pub(super) buried: HashSet<String>,
     pub(super) tellings: Vec<Telling>,
+    /// Failed, and when the next attempt is due.
+    retries: Vec<(Millis, Telling)>,
     waiters: Vec<Waiter>,
+    pub(super) given_up: u64,
     pub(super) opened: u64,
     pub(super) closed: HashMap<CloseReason, u64>,
     pub(super) failures: u64,
@@ -95,7 +123,9 @@ impl Oracle {
             sessions: HashMap::new(),
             buried: HashSet::new(),
             tellings: Vec::new(),
+            retries: Vec::new(),
             waiters: Vec::new(),
+            given_up: 0,
             opened: 0,
             closed: HashMap::new(),
             failures: 0,
@@ -121,11 +151,27 @@ impl Oracle {
     }
 
     pub(super) fn closing(&self) -> usize {
-        self.tellings.iter().filter(|telling| telling.who.is_some()).count()
+        let by_permit = |one: &&Telling| matches!(one.counted, Counted::ByPermit(_));
+        self.tellings.iter().filter(by_permit).count()
     }
 
-    pub(super) fn strays(&self) -> usize {
-        self.tellings.len() - self.closing()
+    /// Endings under way that no permit counts.
+    pub(super) fn unclaimed(&self, who: Who) -> usize {
+        self.tellings.iter().filter(|one| one.counted == Counted::Unclaimed(who)).count()
+    }
+
+    /// Failed attempts of each session that is retried.
+    pub(super) fn retrying(&self) -> Vec<u32> {
+        let waiting = self.retries.iter().map(|(_, telling)| telling);
+        let all = waiting.chain(&self.tellings).map(|telling| telling.failed);
+        let mut failed: Vec<_> = all.filter(|failed| *failed > 0).collect();
+        failed.sort_unstable();
+        failed
+    }
+
+    /// When the next retry is due.
+    pub(super) fn next_retry(&self) -> Option<Millis> {
+        self.retries.iter().map(|(due, _)| *due).min()
     }
 
     /// Places taken under the cap.
@@ -140,7 +186,15 @@ impl Oracle {
     }
 
     fn closing_of(&self, who: Who) -> usize {
-        self.tellings.iter().filter(|telling| telling.who == Some(who)).count()
+        self.tellings.iter().filter(|one| one.counted == Counted::ByPermit(who)).count()
+    }
+
+    /// Whether the session's state is to be kept: until the server behind was told of its end.
+    pub(super) fn keeps_state(&self, serial: Serial) -> bool {
+        let phase = self.sessions.get(&serial).map(|entry| entry.phase);
+        let is_over = phase.is_none_or(|phase| phase == Phase::Closed);
+        let waiting = self.retries.iter().map(|(_, telling)| telling);
+        !is_over || waiting.chain(&self.tellings).any(|telling| telling.serial == Some(serial))
     }
 
     /// When and why it ends if nothing happens to it.
@@ -209,7 +263,14 @@ impl Oracle {
         });
         let kept = self.config.remember_closed && reason == CloseReason::Shutdown;
         if tell && !kept && !entry.by_layer {
-            self.tellings.push(Telling { id: id.clone(), who: Some(entry.who) });
+            let counted = Counted::ByPermit(entry.who);
+            self.tellings.push(Telling {
+                id: id.clone(),
+                serial: Some(serial),
+                counted,
+                failed: 0,
+                since: 0,
+            });
         } else {
             self.wake();
         }
@@ -229,6 +290,15 @@ impl Oracle {
         for serial in live {
             self.look(serial);
         }
+        self.repeat();
+    }
+
+    /// Whatever is due is told again.
+    pub(super) fn repeat(&mut self) {
+        let now = self.now;
+        let mut due: Vec<_> = self.retries.extract_if(.., |(due, _)| *due <= now).collect();
+        due.sort_by_key(|(due, _)| *due);
+        self.tellings.extend(due.into_iter().map(|(_, telling)| telling));
     }
 
     pub(super) fn close_where(
@@ -236,22 +306,38 @@ impl Oracle {
         reason: CloseReason,
         matches: impl Fn(&Entry) -> bool,
     ) -> usize {
-        let found = self.live().filter(|(_, entry)| matches(entry));
-        let found: Vec<_> = found.map(|(serial, _)| serial).collect();
+        let alive = self.sessions.iter().filter(|(_, entry)| !entry.is_closed() && matches(entry));
+        let found: Vec<_> = alive.map(|(serial, _)| *serial).collect();
         found.into_iter().filter(|serial| self.close(*serial, reason, true)).count()
     }
 
-    pub(super) fn answered(&mut self, id: &str, is_done: bool) {
+    pub(super) fn answered(&mut self, id: &str, answer: Answer) {
         let at = self.tellings.iter().position(|telling| telling.id == id);
-        let telling = self.tellings.remove(at.expect("the server behind was told of this id"));
-        self.failures += u64::from(!is_done);
-        if telling.who.is_some() {
+        let mut telling = self.tellings.remove(at.expect("the server behind was told of this id"));
+        if matches!(telling.counted, Counted::ByPermit(_)) {
             self.wake();
+        }
+        if answer == Answer::Done {
+            return;
+        }
+        if telling.failed == 0 {
+            self.failures += 1;
+            telling.since = self.now;
+        }
+        telling.failed += 1;
+        telling.counted = Counted::Nowhere;
+        let enough = telling.failed == MOST_ATTEMPTS || self.now - telling.since >= 600_000;
+        if answer == Answer::Refused || enough {
+            self.given_up += 1;
+        } else {
+            let pause = (1_000 << (telling.failed - 1)).min(60_000);
+            self.retries.push((self.now + pause, telling));
         }
     }
 
-    pub(super) fn turned_away(&mut self, id: String) {
-        self.tellings.push(Telling { id, who: None });
+    pub(super) fn end_unclaimed(&mut self, id: String, who: Who) {
+        let counted = Counted::Unclaimed(who);
+        self.tellings.push(Telling { id, serial: None, counted, failed: 0, since: 0 });
     }
 
     // --- how it begins ---------------------------------------------------------------------------

@@ -126,7 +126,7 @@ pub(super) struct Trace {
     pub(super) session: Session,
     pub(super) closed: BoxFuture<'static, ()>,
     pub(super) was_closed: bool,
-    /// Kept by the session's state until it closes.
+    /// Kept by the session's state until the server behind was told of its close.
     pub(super) token: Arc<()>,
     pub(super) record: Weak<Record>,
 }
@@ -165,6 +165,7 @@ impl Real {
             ears.lock().unwrap_or_else(PoisonError::into_inner).extend(hear(event));
         });
         let registry = Registry::on(time.clock(), config.timeouts, config.limits(), vec![hook]);
+        registry.reaper().stand_down();
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
         {
             // From now on the closer knows where to run.
@@ -222,14 +223,10 @@ impl Real {
         begun.map(|opening| {
             let session = opening.session();
             let handle = session.clone();
+            let token: Arc<()> = Arc::default();
+            drop(session.state().get_or_insert_with(|| Arc::clone(&token)));
             let closed = Box::pin(async move { handle.closed().await });
-            let trace = Trace {
-                session,
-                closed,
-                was_closed: false,
-                token: Arc::default(),
-                record: Weak::new(),
-            };
+            let trace = Trace { session, closed, was_closed: false, token, record: Weak::new() };
             self.traces.insert(serial, trace);
             self.openings.push((serial, opening));
         })

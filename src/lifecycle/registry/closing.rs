@@ -20,9 +20,6 @@ use crate::{
     protocol::SessionId,
 };
 
-/// Sessions of the server behind that may be on their way out without a permit.
-const MOST_STRAYS: usize = 256;
-
 impl Registry {
     /// Closes the session and tells the server behind. False if somebody else already has.
     pub(crate) fn close(&self, record: &Arc<Record>, reason: CloseReason) -> bool {
@@ -82,7 +79,11 @@ impl Registry {
         reason: CloseReason,
         tell: bool,
     ) {
-        let Some(mut remains) = record.end(reason) else { return };
+        // A server that restores sessions from a store keeps them over a shutdown: that is what the
+        // store is for.
+        let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
+        let told = tell && !kept && !record.is_issued_by_layer();
+        let Some(mut remains) = record.end(reason, told) else { return };
         let Some(id) = record.id() else { return };
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
@@ -100,45 +101,33 @@ impl Registry {
             lifetime: Duration::from_millis(lifetime),
             requests: record.requests(),
         });
-        // A server that restores sessions from a store keeps them over a shutdown: that is what the
-        // store is for.
-        let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
-        let told = tell && !kept && !record.is_issued_by_layer();
         if let Some(terminate) = terminate.filter(|_| told) {
-            let session = Session::of(record);
-            self.closer.push(Farewell { session, terminate, permit, stray: None });
+            self.closer.push(Farewell::new(Session::of(record), terminate, permit, None));
         }
     }
 
-    /// Whether so many sessions are being turned away that no more may be risked.
-    pub(crate) fn is_swamped(&self) -> bool {
-        self.closer.strays() >= MOST_STRAYS
+    /// Endings under way of sessions that the upstream server opened for this principal and that
+    /// no permit counts.
+    pub(crate) fn unclaimed(&self, principal: Option<&Principal>) -> usize {
+        self.closer.unclaimed(principal)
     }
 
-    /// Tells the server behind that a session it opened is not wanted: there was no place for it,
-    /// or its id cannot be used.
-    pub(crate) fn turn_away(&self, id: SessionId, terminate: Terminator) {
-        let record = Record::opening(self.clock.now(), self.owners.find(None.into()), None);
-        record.name(id, Issuer::Inner);
-        record.activity.close();
-        drop(record.end_unopened());
-        let session = Session::of(&Arc::new(record));
-        let stray = Some(self.closer.stray());
-        self.closer.push(Farewell { session, terminate, permit: None, stray });
-    }
-
-    /// Sessions of the server that are being ended without a permit, on behalf of this principal.
-    pub(crate) fn unclaimed(&self, _principal: Option<&Principal>) -> usize {
-        self.closer.strays()
-    }
-
+    /// Ends a session at the upstream server that no permit counts: there was no place for it, or
+    /// its id cannot be used. It never was in the table, and there is no event.
     pub(crate) fn end_unclaimed(
         &self,
         id: SessionId,
         terminate: Terminator,
-        _principal: Option<&Principal>,
+        principal: Option<&Principal>,
     ) {
-        self.turn_away(id, terminate);
+        let owner = self.owners.find(principal.cloned().into());
+        let record = Record::opening(self.clock.now(), owner, None);
+        record.name(id, Issuer::Inner);
+        record.activity.close();
+        drop(record.end_unopened(false));
+        let session = Session::of(&Arc::new(record));
+        let unclaimed = Some(self.closer.count_unclaimed(principal.cloned()));
+        self.closer.push(Farewell::new(session, terminate, None, unclaimed));
     }
 
     /// A session that came in while everything was being closed goes too.
@@ -150,7 +139,8 @@ impl Registry {
 }
 
 impl Remains {
-    /// Cuts the streams, drops the state and wakes those who wait for the close, with no lock held.
+    /// Cuts the streams, drops the state (unless it stayed in the record) and wakes those who wait
+    /// for the close, with no lock held.
     pub(in crate::lifecycle) fn release(self) -> (Option<Permit>, Option<Terminator>) {
         if let Some(extras) = self.extras {
             let Extras { state, streams, closed, .. } = *extras;
@@ -172,6 +162,7 @@ impl Drop for Registry {
         for record in self.records() {
             self.close(&record, CloseReason::Shutdown);
         }
+        self.closer.end();
         self.reaper.wake();
     }
 }

@@ -30,6 +30,7 @@ use super::{
     deadline::{Timeouts, Verdict},
     events::{Events, Hook},
     guard::InFlight,
+    openings::Openings,
     owner::{Home, Owners},
     permits::{Permits, WhenFull},
     principal::Principal,
@@ -86,6 +87,7 @@ pub(crate) struct Registry {
     shortest_idle: Option<Millis>,
     limits: Limits,
     permits: Arc<Permits>,
+    openings: Arc<Openings>,
     owners: Owners,
     events: Events,
     closer: Arc<Closer>,
@@ -128,8 +130,9 @@ impl Registry {
                 shards,
             ),
             permits,
+            openings: Arc::default(),
             events: Events::new(hooks),
-            closer: Arc::new(Closer::new(limits.close_timeout)),
+            closer: Arc::new(Closer::new(limits.close_timeout, clock, me.clone())),
             wheel: Mutex::new(Watch::new(tick)),
             reaper: Arc::new(Reaper::new()),
             tombstones: limits.remember_closed.then(Tombstones::default),
@@ -158,12 +161,21 @@ impl Registry {
         &self.permits
     }
 
+    pub(super) fn openings(&self) -> &Arc<Openings> {
+        &self.openings
+    }
+
     pub(super) fn owners(&self) -> &Owners {
         &self.owners
     }
 
     pub(super) fn closer(&self) -> &Arc<Closer> {
         &self.closer
+    }
+
+    #[cfg(any(all(test, not(mcp_loom)), fuzzing))]
+    pub(super) fn reaper(&self) -> &Reaper {
+        &self.reaper
     }
 
     fn table(&self) -> &Table {

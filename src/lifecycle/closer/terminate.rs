@@ -1,0 +1,85 @@
+//! How the upstream server is told that a session has ended.
+
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
+
+use futures_util::future::BoxFuture;
+
+use crate::lifecycle::handle::Session;
+
+/// How the server behind is told that one of its sessions is closed.
+///
+/// One for all the sessions that were opened at the same place, which whoever made it can tell again.
+pub(crate) trait Terminate: Any + Send + Sync {
+    /// Tells it. `session` has its id.
+    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated>;
+
+    /// Whether a request to `path` reaches the place where the sessions were opened.
+    fn is_at(&self, path: &str) -> bool;
+}
+
+/// Shared by a million sessions, each of which keeps one pointer instead of two.
+#[derive(Clone)]
+pub(crate) struct Terminator(Arc<Box<dyn Terminate>>);
+
+impl Terminator {
+    pub(crate) fn new(terminate: impl Terminate + 'static) -> Self {
+        Self(Arc::new(Box::new(terminate)))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakTerminator {
+        WeakTerminator(Arc::downgrade(&self.0))
+    }
+
+    /// What it was made of, if it was that.
+    pub(crate) fn made_of<T: Terminate>(&self) -> Option<&T> {
+        let made: &dyn Any = &**self.0;
+        made.downcast_ref()
+    }
+}
+
+/// A [`Terminator`] that is kept for whoever comes next, as long as a session has it.
+pub(crate) struct WeakTerminator(Weak<Box<dyn Terminate>>);
+
+impl WeakTerminator {
+    pub(crate) fn upgrade(&self) -> Option<Terminator> {
+        self.0.upgrade().map(Terminator)
+    }
+
+    pub(crate) fn is_of_use(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+/// Tests keep the server that they give away.
+#[cfg(any(test, fuzzing))]
+impl<T: Terminate + ?Sized> Terminate for Arc<T> {
+    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
+        (**self).terminate(session)
+    }
+
+    fn is_at(&self, path: &str) -> bool {
+        (**self).is_at(path)
+    }
+}
+
+impl std::ops::Deref for Terminator {
+    type Target = dyn Terminate;
+
+    fn deref(&self) -> &Self::Target {
+        &**self.0
+    }
+}
+
+/// What came of telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terminated {
+    /// It is gone there too, or was never kept, or cannot be ended from outside.
+    Done,
+    /// An unexpected status.
+    Refused(u16),
+    /// The call failed.
+    Failed,
+}
