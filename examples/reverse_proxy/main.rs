@@ -40,6 +40,7 @@ use hyper_util::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+#[path = "../common"]
 mod common {
     pub(crate) mod bearer;
     pub(crate) mod flags;
