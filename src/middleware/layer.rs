@@ -255,6 +255,13 @@ impl McpSessionLayer {
         self.set(|options| options.forward_missing_ids = true)
     }
 
+    /// Whether the layer issues an id where the inner service issues none. Default: true. With false,
+    /// such an answer passes through and no session is opened: for servers without sessions, together
+    /// with [`forward_missing_ids`](Self::forward_missing_ids).
+    pub fn mint_ids(self, mint: bool) -> Self {
+        self.set(|options| options.mint_ids = mint)
+    }
+
     /// Makes up ids where the server behind issues none. Default: random UUIDs (version 4). They
     /// must be unguessable, unique, and 1 to 256 bytes of visible ASCII: after four that are not,
     /// or are taken, `initialize` is answered 502.

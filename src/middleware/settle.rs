@@ -90,7 +90,7 @@ impl Birth {
         let (id, issuer) = match issued {
             Some(id) => (id, Issuer::Inner),
             // Not MCP (a route beside it that answers anything): no session came of it.
-            None if !is_mcp(&response) => {
+            None if !shared.options.mint_ids || !is_mcp(&response) => {
                 return Settled::plain(response);
             }
             None => (shared.mint(), Issuer::Layer),
