@@ -16,29 +16,32 @@
 //!   "clientInfo":{"name":"curl","version":"8"}}}'
 //! curl -s http://127.0.0.1:8000/stats
 //! ```
+//!
+//! # What a request goes through
+//!
+//! 1. `guard`: `Host` and `Origin` have to be allowed, or it is 403. The upstream cannot check them any
+//!    more, for it sees its own address as `Host`. `/health` answers anybody, `/stats` does not.
+//! 2. `cors`, with `--cors-origin`: preflights are answered here.
+//! 3. The session layer, around `/mcp` and `/mcp/`, which are one endpoint.
+//! 4. `headers`: nothing that concerns one connection goes on; nothing that a proxy would say
+//!    (`X-Forwarded-*`, `Forwarded`, `X-Real-IP`), as strangers could say it too; and no header whose name has
+//!    more than letters, digits and hyphens, since servers read `Mcp_Session_Id` as the session id.
+//! 5. `upstream_header`: what `--upstream-header` adds, also to the `DELETE` of the layer.
+//! 6. `proxy`: HTTP/1.1 to the upstream. It has 5 seconds to accept the connection, and then its time:
+//!    calls may be long. `open_timeout` and `close_timeout` of the layer bound the others.
+//! 7. `redirect`: 307 and 308 to the upstream's own authority are followed, five times at the most, if
+//!    the body was of 1 MiB or less (`replay` keeps it). Any other `Location` there becomes a path of the
+//!    proxy; a redirect to another authority is 502, for it may be the upstream by another name.
+//!
+//! Headers that name the upstream do not reach the client. Bodies are not looked through.
 
-use std::{str::FromStr, time::Duration};
+use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    http::{
-        HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version,
-        header::{self, HOST},
-        uri::{Authority, PathAndQuery, Scheme},
-    },
-    response::{IntoResponse, Response},
-    routing::any,
-};
+use axum::{Router, middleware::from_fn_with_state, routing::any};
 use clap::Parser;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use tower::Layer as _;
 
 #[path = "../common"]
 mod common {
@@ -49,20 +52,31 @@ mod common {
     pub(crate) mod ops;
     pub(crate) mod serve;
 }
+mod cors;
+mod guard;
+mod headers;
+mod names;
+mod proxy;
+mod redirect;
+mod replay;
+mod trailers;
+mod upstream;
+mod upstream_header;
+
 use common::{
     bearer::Owner,
     flags::Flags,
     log, ops,
     serve::{LOG, serve},
 };
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shorter than servers commonly keep an idle connection, so that we close it and not they.
-const POOL_IDLE: Duration = Duration::from_secs(4);
+use guard::Guard;
+use names::{Authority, Origin};
+use proxy::{Proxy, forward};
+use upstream::Upstream;
 
 /// A reverse proxy that manages the sessions of the MCP server behind it.
 ///
-/// MCP is at /mcp; /health and /stats are beside it.
+/// MCP is at /mcp; /health and /stats are beside it. Put TLS and authentication in front.
 #[derive(Debug, Parser)]
 struct Args {
     #[command(flatten)]
@@ -71,9 +85,49 @@ struct Args {
     #[command(flatten)]
     owner: Owner,
 
-    /// The MCP server, as http://HOST:PORT with an optional path (without: the same path as here)
+    /// The MCP server, as http://HOST:PORT with an optional path (without: /mcp)
+    ///
+    /// If it answers 301 or 302 at a path without a final slash, name the path with it.
     #[arg(long, value_name = "URL")]
     upstream: Upstream,
+
+    /// Add this header to every request to the upstream, also to the DELETE that ends a session (may be
+    /// repeated)
+    ///
+    /// It replaces the client's header of this name: 'Authorization: Bearer ...', for an upstream that
+    /// authenticates. It is never logged, but other users of this machine may see it in the list of
+    /// processes.
+    #[arg(long = "upstream-header", value_name = "NAME: VALUE")]
+    upstream_headers: Vec<upstream_header::Raw>,
+
+    /// Answer requests for this host too, as HOST (any port) or HOST:PORT (may be repeated)
+    ///
+    /// By default the Host of a request has to be `localhost`, `127.0.0.1`, `[::1]` or the address of --addr,
+    /// with any port, else the answer is 403: a web page can make any other name lead to this machine. With
+    /// --addr 0.0.0.0 or `[::]`, name each host by which clients come.
+    #[arg(long = "allowed-host", value_name = "HOST")]
+    hosts: Vec<Authority>,
+
+    /// Answer pages of this origin too (may be repeated)
+    ///
+    /// By default the Origin of a request has to be of a host that is allowed without a flag, with http or
+    /// https and any port, else the answer is 403. Clients that are no browsers send none. A page needs CORS
+    /// as well: that of the upstream, or --cors-origin.
+    #[arg(long = "allowed-origin", value_name = "SCHEME://HOST[:PORT]")]
+    origins: Vec<Origin>,
+
+    /// Let pages of this origin use MCP by CORS; implies --allowed-origin (may be repeated)
+    ///
+    /// Preflights are answered here, and Mcp-Session-Id can be read. If the upstream refuses the page's Origin, put
+    /// another in its place: --upstream-header 'Origin: ...'.
+    #[arg(long = "cors-origin", value_name = "SCHEME://HOST[:PORT]")]
+    cors_origins: Vec<Origin>,
+
+    /// The upstream issues no session ids: let messages without one pass, and issue none
+    ///
+    /// If it issues one after all, that session is managed.
+    #[arg(long)]
+    stateless: bool,
 }
 
 #[tokio::main]
@@ -81,124 +135,21 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     log::init(LOG);
 
-    let layer = args.owner.apply(args.flags.layer());
+    let mut layer = args.owner.apply(args.flags.layer());
+    if args.stateless {
+        layer = layer.mint_ids(false).forward_missing_ids();
+    }
     let sessions = layer.sessions();
-    let app = Router::new()
-        .route("/mcp", any(forward))
-        .with_state(Proxy::new(args.upstream))
+    let proxy = Proxy::new(args.upstream, upstream_header::parse(&args.upstream_headers)?);
+    // One service for both paths, so that a session opened at one is known at the other.
+    let mcp = layer.layer(any(forward).with_state(proxy));
+    let mcp = Router::new().route_service("/mcp", mcp.clone()).route_service("/mcp/", mcp);
+    let pages = args.cors_origins.iter().map(Origin::header).collect::<Result<_, _>>()?;
+    let origins = [args.origins, args.cors_origins].concat();
+    let guard = Guard::new(args.flags.addr, args.hosts, origins);
+    let app = cors::apply(mcp, pages)
         .merge(ops::routes(sessions.clone(), || async { json!({}) }))
-        .layer(layer);
+        // Outermost: what is refused opens nothing.
+        .layer(from_fn_with_state(Arc::new(guard), guard::check));
     serve(args.flags.addr, app, sessions, CancellationToken::new()).await
-}
-
-/// Where requests go.
-#[derive(Clone, Debug)]
-struct Upstream {
-    authority: Authority,
-    host: HeaderValue,
-    /// Instead of the path the request has here.
-    path: Option<String>,
-}
-
-impl FromStr for Upstream {
-    type Err = anyhow::Error;
-
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let uri: Uri = url.parse()?;
-        ensure!(uri.scheme() == Some(&Scheme::HTTP), "not an http:// URL");
-        ensure!(uri.query().is_none(), "a query does not belong here");
-        let authority = uri.authority().context("no host")?.clone();
-        let host = HeaderValue::from_str(authority.as_str())?;
-        let path = Some(uri.path().to_owned()).filter(|path| path != "/");
-        Ok(Self { authority, host, path })
-    }
-}
-
-impl Upstream {
-    fn uri(&self, asked: &Uri) -> Result<Uri, http::Error> {
-        let target = match (&self.path, asked.query()) {
-            (Some(path), Some(query)) => format!("{path}?{query}"),
-            (Some(path), None) => path.clone(),
-            (None, _) => asked.path_and_query().map_or("/", PathAndQuery::as_str).to_owned(),
-        };
-        Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(self.authority.clone())
-            .path_and_query(target)
-            .build()
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Proxy {
-    upstream: Upstream,
-    client: Client<HttpConnector, Body>,
-}
-
-impl Proxy {
-    fn new(upstream: Upstream) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(connector);
-        Self { upstream, client }
-    }
-
-    async fn send(&self, request: Request) -> anyhow::Result<Response> {
-        let (mut parts, body) = request.into_parts();
-        parts.uri = self.upstream.uri(&parts.uri)?;
-        // The client may have come by HTTP/2; the way on is HTTP/1.1.
-        parts.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut parts.headers);
-        parts.headers.insert(HOST, self.upstream.host.clone());
-
-        let answer = self.client.request(Request::from_parts(parts, body)).await?;
-        let (mut parts, body) = answer.into_parts();
-        parts.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut parts.headers);
-        // Not collected: the body goes to the client as it comes, and when the client leaves, or
-        // the layer ends the stream, dropping it closes the connection to the upstream.
-        Ok(Response::from_parts(parts, Body::new(body)))
-    }
-}
-
-async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
-    proxy.send(request).await.unwrap_or_else(|error| {
-        tracing::warn!(error = format!("{error:#}"), "upstream failed");
-        (StatusCode::BAD_GATEWAY, "upstream unreachable").into_response()
-    })
-}
-
-/// Takes out what concerns one connection only. `Expect` is one of them here, for the `100
-/// Continue` it asks for has been sent by the time the body is read. The session id never is: a
-/// client that names it in `Connection` would reach the upstream without one.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const HOP_BY_HOP: [HeaderName; 10] = [
-        header::CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::EXPECT,
-    ];
-    for name in named_by_connection(headers) {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|names| names.split(','));
-    let names = names.filter_map(|name| name.trim().parse::<HeaderName>().ok());
-    names.filter(|name| name != "mcp-session-id").collect()
 }
