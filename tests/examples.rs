@@ -331,7 +331,19 @@ async fn every_program_answers_help_and_lists_its_flags() {
         ("quickstart", &["--idle-timeout"], false),
         ("rmcp_server", &["--bearer-principal", "--allowed-host"], true),
         ("axum_handler", &["--bearer-principal", "--notify-every"], true),
-        ("reverse_proxy", &["--bearer-principal", "--upstream"], true),
+        (
+            "reverse_proxy",
+            &[
+                "--bearer-principal",
+                "--upstream",
+                "--upstream-header",
+                "--allowed-host",
+                "--allowed-origin",
+                "--cors-origin",
+                "--stateless",
+            ],
+            true,
+        ),
         ("production", &["--ops-addr", "--user", "--allow-origin", "--allowed-host"], true),
     ];
     for (name, own, serves) in own {

@@ -74,6 +74,7 @@ pub(super) struct Options {
     pub(super) when_full: WhenFull,
     pub(super) unknown_ids: UnknownIds,
     pub(super) forward_missing_ids: bool,
+    pub(super) mint_ids: bool,
     pub(super) allow_anonymous: bool,
     pub(super) paths: Vec<Box<str>>,
     pub(super) identify: Option<IdentifyHook>,
@@ -81,7 +82,6 @@ pub(super) struct Options {
     pub(super) reject: Option<RejectHook>,
     pub(super) terminate: Option<TerminateHook>,
     pub(super) id_generator: Option<IdGenerator>,
-    pub(super) mint_ids: bool,
     pub(super) hang_up_grace: HangUpGrace,
     pub(super) keep: Vec<KeepExtension>,
 }
@@ -103,6 +103,7 @@ impl Default for Options {
             when_full: WhenFull::Reject,
             unknown_ids: UnknownIds::Reject,
             forward_missing_ids: false,
+            mint_ids: true,
             allow_anonymous: false,
             paths: Vec::new(),
             identify: None,
@@ -110,7 +111,6 @@ impl Default for Options {
             reject: None,
             terminate: None,
             id_generator: None,
-            mint_ids: true,
             hang_up_grace: HangUpGrace::default(),
             keep: Vec::new(),
         }
