@@ -28,10 +28,6 @@ impl Terminate for Server {
     fn terminate(&self, _: Session) -> BoxFuture<'static, Terminated> {
         Box::pin(ready(Terminated::Done))
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 impl fmt::Debug for Core {

@@ -97,10 +97,6 @@ mod tests {
         fn terminate(&self, _: Session) -> BoxFuture<'static, Terminated> {
             unreachable!("it has issued no id")
         }
-
-        fn is_at(&self, _: &str) -> bool {
-            true
-        }
     }
 
     fn layer(hooks: Vec<Hook>) -> Arc<Registry> {

@@ -376,10 +376,6 @@ impl Terminate for Server {
         }
         Box::pin(ready(Terminated::Done))
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 /// A session that others may touch.

@@ -63,10 +63,6 @@ impl Terminate for Inner {
     fn terminate(&self, _: Session) -> BoxFuture<'static, Terminated> {
         unreachable!("there is no runtime")
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 #[derive(Default)]

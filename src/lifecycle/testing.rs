@@ -64,10 +64,6 @@ impl Terminate for Server {
             Answer::Panic => panic!("the server behind"),
         }
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 /// Opens a session that the server behind knows of.

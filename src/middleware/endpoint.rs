@@ -151,10 +151,6 @@ impl Terminate for Endpoint {
             }
         })
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 impl Endpoint {

@@ -15,9 +15,6 @@ use crate::lifecycle::handle::Session;
 pub(crate) trait Terminate: Any + Send + Sync {
     /// Tells it. `session` has its id.
     fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated>;
-
-    /// Whether a request to `path` reaches the place where the sessions were opened.
-    fn is_at(&self, path: &str) -> bool;
 }
 
 /// Shared by a million sessions, each of which keeps one pointer instead of two.
@@ -58,10 +55,6 @@ impl WeakTerminator {
 impl<T: Terminate + ?Sized> Terminate for Arc<T> {
     fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
         (**self).terminate(session)
-    }
-
-    fn is_at(&self, path: &str) -> bool {
-        (**self).is_at(path)
     }
 }
 

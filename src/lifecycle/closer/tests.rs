@@ -144,10 +144,6 @@ impl Terminate for Flaky {
             if at.len() > self.fails { Terminated::Done } else { Terminated::Refused(503) };
         Box::pin(std::future::ready(outcome))
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 fn open_at<T: Terminate>(registry: &Arc<Registry>, id: usize, server: &Arc<T>) -> Session {

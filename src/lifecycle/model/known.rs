@@ -48,8 +48,4 @@ impl Terminate for Nobody {
     fn terminate(&self, _: Session) -> futures_util::future::BoxFuture<'static, Terminated> {
         Box::pin(std::future::ready(Terminated::Done))
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        false
-    }
 }

@@ -92,10 +92,6 @@ impl Terminate for Server {
         self.calls().push(Call { id, reply });
         Box::pin(async { answer.await.unwrap_or(Terminated::Failed) })
     }
-
-    fn is_at(&self, _: &str) -> bool {
-        true
-    }
 }
 
 /// A stream whose session may take it away.
