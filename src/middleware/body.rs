@@ -15,7 +15,7 @@ use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{
-    heartbeat::{Heartbeat, Timing, is_event_stream},
+    heartbeat::{Heartbeat, Timing},
     shared::Shared,
     slot::Slot,
 };
@@ -25,8 +25,8 @@ pin_project! {
     /// The response body of [`McpSessionService`](crate::McpSessionService).
     ///
     /// It holds the session until its end or its drop. A body of known size that is whole with its first frame passes
-    /// through unchanged; every other, and every event stream, ends when its session closes. Data, trailers, errors,
-    /// size hint and end-of-stream are those of the body inside.
+    /// through unchanged; every other ends when its session closes. Data, trailers, errors, size hint and
+    /// end-of-stream are those of the body inside.
     pub struct SessionBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -93,7 +93,7 @@ where
         return Ok(SessionBody::plain(body));
     }
     let grip = grip(&layer, in_flight, seat.is_some(), holds);
-    if body.size_hint().exact().is_none() || is_event_stream(&head.headers) {
+    if body.size_hint().exact().is_none() {
         return stream(layer, Some(&head.headers), body, grip, seat);
     }
     let held = Some(Held { grip, seat, layer });
@@ -109,7 +109,8 @@ fn grip(shared: &Shared, in_flight: InFlight, is_get: bool, holds: bool) -> Grip
     }
 }
 
-/// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat.
+/// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat: one
+/// of declared length has no room for it.
 #[inline(never)]
 fn stream<B>(
     layer: Arc<Shared>,
