@@ -88,6 +88,15 @@ impl Opening {
         self.registry.close_if_shut_down(&self.record);
         Ok(InFlight::admitted(Arc::clone(&self.record), exit))
     }
+
+    /// The upstream server opened a session for this that is not wanted: it is ended there, under
+    /// this permit. It never was in the table, and there is no event. The id must not be that of a
+    /// live session.
+    #[cfg_attr(not(any(test, fuzzing)), expect(dead_code, reason = "the gate is to call it"))]
+    pub(crate) fn end_at_server(mut self, id: SessionId, terminate: Terminator) {
+        self.completed = true;
+        self.registry.end_unwanted(&self.record, id, terminate);
+    }
 }
 
 impl Drop for Opening {
