@@ -456,6 +456,12 @@ impl Churn {
             {
                 tick(&self.registry);
             }
+            // Also those that other threads are opening.
+            if dice.roll(256) == 0 {
+                let alice = Principal::from("alice");
+                let of_alice = |owner: Option<&Principal>| owner == Some(&alice);
+                self.registry.close_where(CloseReason::Requested, of_alice);
+            }
             let stages = self.registry.permits().stages();
             let over = stages.iter().sum::<usize>() > CAP;
             self.over_cap.fetch_add(u64::from(over), SeqCst);

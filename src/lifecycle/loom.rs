@@ -228,6 +228,20 @@ fn an_open_that_is_given_up_leaves_nothing_under_a_close_and_a_hold() {
 }
 
 #[test]
+fn an_unwanted_session_is_ended_once_and_silently_under_a_close() {
+    model(|| {
+        let world = World::new(None);
+        let opening = world.begin();
+        let session = opening.session();
+        let operator = thread::spawn(move || session.close());
+        opening.end_at_server(SessionId::new(ID).unwrap(), Terminator::new(Inner));
+        operator.join().unwrap();
+        assert_eq!(world.tally.opened.load(SeqCst) + world.tally.closed.load(SeqCst), 0);
+        assert_eq!(world.registry.permits().stages(), [0, 0, 1]);
+    });
+}
+
+#[test]
 fn reaper_access_and_delete_close_an_expired_session_once() {
     model(|| {
         let world = World::new(Some(0));

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use super::{
     activity::Exit,
-    closer::{Farewell, Terminator},
+    closer::Terminator,
     events::SessionEvent,
     guard::InFlight,
     handle::Session,
     openings::{Admitted, Place},
     owner::Owner,
-    permits::Stage,
     record::{Phase, Record},
     registry::Registry,
 };
@@ -55,21 +54,6 @@ impl Opening {
         Session::of(&self.record)
     }
 
-    /// Ends a session that the upstream server opened under this permit and that is not wanted. The permit comes back
-    /// when the server was told. Nothing of it was in the table, and there is no event.
-    pub(crate) fn end_at_server(mut self, id: SessionId, terminate: Terminator) {
-        self.completed = true;
-        self.record.name(id, Issuer::Inner);
-        self.record.activity.close();
-        let mut remains = self.record.end_unopened(true);
-        if let Some(permit) = &mut remains.permit {
-            permit.advance(Stage::Closing);
-        }
-        let (permit, _) = remains.release();
-        let session = Session::of(&self.record);
-        self.registry.closer().push(Farewell::new(session, terminate, permit, None));
-    }
-
     /// Gives the session its id before it is open, where that is known.
     pub(crate) fn name(&self, id: SessionId) {
         self.record.name(id, Issuer::Inner);
@@ -103,6 +87,14 @@ impl Opening {
         }
         self.registry.close_if_shut_down(&self.record);
         Ok(InFlight::admitted(Arc::clone(&self.record), exit))
+    }
+
+    /// The upstream server opened a session for this that is not wanted: it is ended there, under
+    /// this permit. It never was in the table, and there is no event. The id must not be that of a
+    /// live session.
+    pub(crate) fn end_at_server(mut self, id: SessionId, terminate: Terminator) {
+        self.completed = true;
+        self.registry.end_unwanted(&self.record, id, terminate);
     }
 }
 

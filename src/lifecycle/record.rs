@@ -134,6 +134,10 @@ impl Record {
         self.owner.endpoint() == endpoint
     }
 
+    pub(super) fn owner(&self) -> &Arc<Owner> {
+        &self.owner
+    }
+
     pub(super) fn home(&self) -> &Home {
         self.owner.home()
     }
@@ -210,11 +214,15 @@ impl Record {
     /// until [`take_state`](Self::take_state).
     pub(super) fn end(&self, reason: CloseReason, keeps_state: bool) -> Option<Remains> {
         let mut cold = self.cold();
-        if let Phase::Opening { closed_early } = &mut cold.phase {
-            *closed_early = Some(reason);
-            return None;
+        match &mut cold.phase {
+            Phase::Opening { closed_early } => {
+                *closed_early = Some(reason);
+                None
+            }
+            Phase::Open => Some(cold.close(&self.owner, keeps_state)),
+            // The opening was given up between the word and this: it never was in the table.
+            Phase::Closed => None,
         }
-        Some(cold.close(&self.owner, keeps_state))
     }
 
     /// The same for a session that never was open.

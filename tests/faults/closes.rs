@@ -39,6 +39,7 @@ async fn hung_closes_keep_their_permits_for_the_close_timeout_and_no_longer() {
     assert_eq!(world.ping(&last).await, 200);
     pass(IDLE + TICK).await;
     assert_eq!(world.sessions.len(), 0, "and the reaper goes on");
+    world.server.change(|manners| manners.delete_status = Some(202));
     world.finish().await;
 }
 

@@ -104,6 +104,38 @@ async fn sessions_without_a_permit_are_counted_per_principal_until_the_server_wa
     assert_eq!(registry.unclaimed(Some(&alice)), 36, "64 have had their time");
 }
 
+/// Writes down the ids of what it is to end.
+#[derive(Default)]
+struct Ids(Mutex<Vec<String>>);
+
+impl Terminate for Ids {
+    fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated> {
+        self.0.lock().unwrap().push(session.id().unwrap_or_default().to_owned());
+        Box::pin(std::future::ready(Terminated::Done))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unwanted_session_keeps_the_permit_of_its_opening_until_the_server_was_told() {
+    let registry = Registry::new(NEVER, LIMITS, Vec::new());
+    let id = |id: &str| SessionId::new(id).unwrap();
+    let server = Arc::new(Ids::default());
+    for named in [None, Some("own"), Some("other")] {
+        let opening = registry.begin_now(Some("alice".into())).unwrap();
+        if let Some(name) = named {
+            opening.name(id(name));
+        }
+        opening.end_at_server(id("own"), Terminator::new(Arc::clone(&server)));
+        assert_eq!(registry.permits().stages(), [0, 0, 1], "{named:?}");
+        tokio::time::sleep(SHORTLY).await;
+        assert_eq!(registry.permits().stages(), [0, 0, 0], "{named:?}");
+    }
+    assert_eq!(*server.0.lock().unwrap(), ["own", "own", "own"]);
+    let stats = registry.stats();
+    assert_eq!((stats.opened, stats.closed.total(), registry.records().len()), (0, 0, 0));
+    assert_eq!(registry.unclaimed(Some(&"alice".into())), 0);
+}
+
 #[test]
 fn a_session_without_a_permit_that_no_runtime_tells_keeps_nothing_alive() {
     let registry = Registry::new(NEVER, LIMITS, Vec::new());

@@ -93,6 +93,15 @@ impl Pair {
                     self.oracle.abandoned(serial);
                 }
             }
+            Operation::EndAtServer { opening, id } => {
+                if let Some(at) = pick(opening, self.real.openings.len()) {
+                    let id = self.id(id);
+                    let (serial, opening) = self.real.openings.remove(at);
+                    let terminate = Terminator::new(Arc::clone(&self.real.server));
+                    opening.end_at_server(session_id(&id), terminate);
+                    self.oracle.unwanted(serial, id);
+                }
+            }
             Operation::Enter { session, stranger } => self.enter(session, stranger),
             Operation::Exit { guard } => {
                 if let Some(at) = pick(guard, self.real.guards.len()) {

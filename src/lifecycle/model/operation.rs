@@ -41,6 +41,11 @@ pub(crate) enum Operation {
     Abandon {
         opening: u8,
     },
+    /// Or it has opened a session that is not wanted.
+    EndAtServer {
+        opening: u8,
+        id: u8,
+    },
     /// A request arrives; not always its owner's, nor with an id that anybody has.
     Enter {
         session: u8,
@@ -119,6 +124,7 @@ impl Operation {
                 Self::Complete { opening: a, id: b, by_layer: c & 3 == 3, counts: c & 4 == 4 }
             }
             b'D' | b']' => Self::Approach { session: a, offset: b as i8 % 2, reaps: c % 2 == 0 },
+            b'F' if b >= 128 => Self::EndAtServer { opening: a, id: b },
             b'F' => Self::Abandon { opening: a },
             b'G' => Self::Stream { guard: a, is_get: b % 2 == 0 },
             b'H' => Self::Hold { session: a },

@@ -461,6 +461,17 @@ impl Oracle {
         self.wake();
     }
 
+    /// It is ended at the server behind, under its permit.
+    pub(super) fn unwanted(&mut self, serial: Serial, id: String) {
+        let Some(entry) = self.sessions.get_mut(&serial) else { return };
+        entry.phase = Phase::Closed;
+        entry.in_flight = 0;
+        // The state of another session is not that of this one.
+        let serial = (*entry.id.get_or_insert_with(|| id.clone()) == id).then_some(serial);
+        let counted = Counted::ByPermit(entry.who);
+        self.tellings.push(Telling { id, serial, counted, failed: 0, since: 0 });
+    }
+
     /// False if the id is taken, or was closed here and must stay so.
     pub(super) fn completed(&mut self, serial: Serial, id: &str, by_layer: bool) -> bool {
         let Some(entry) = self.sessions.get_mut(&serial) else { return false };

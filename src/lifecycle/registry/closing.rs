@@ -12,6 +12,7 @@ use crate::{
         events::{CloseReason, SessionEvent},
         handle::Session,
         opening::Issuer,
+        owner::Owner,
         permits::{Permit, Stage},
         principal::Principal,
         record::{Extras, Record, Remains},
@@ -121,13 +122,43 @@ impl Registry {
         principal: Option<&Principal>,
     ) {
         let owner = self.owners.find(principal.cloned().into());
+        let session = self.closed(id, owner);
+        let unclaimed = Some(self.closer.count_unclaimed(principal.cloned()));
+        self.closer.push(Farewell::new(session, terminate, None, unclaimed));
+    }
+
+    /// Ends a session at the upstream server that came of an opening and is not wanted, under the
+    /// opening's permit.
+    pub(in crate::lifecycle) fn end_unwanted(
+        &self,
+        opening: &Arc<Record>,
+        id: SessionId,
+        terminate: Terminator,
+    ) {
+        opening.activity.close();
+        opening.name(id.clone(), Issuer::Inner);
+        // An opening that was named before may get another session.
+        let is_named_so = opening.id() == Some(&id);
+        let mut remains = opening.end_unopened(is_named_so);
+        if let Some(permit) = &mut remains.permit {
+            permit.advance(Stage::Closing);
+        }
+        let (permit, _) = remains.release();
+        let session = if is_named_so {
+            Session::of(opening)
+        } else {
+            self.closed(id, Arc::clone(opening.owner()))
+        };
+        self.closer.push(Farewell::new(session, terminate, permit, None));
+    }
+
+    /// A session that is closed and never was in the table.
+    fn closed(&self, id: SessionId, owner: Arc<Owner>) -> Session {
         let record = Record::opening(self.clock.now(), owner, None);
         record.name(id, Issuer::Inner);
         record.activity.close();
         drop(record.end_unopened(false));
-        let session = Session::of(&Arc::new(record));
-        let unclaimed = Some(self.closer.count_unclaimed(principal.cloned()));
-        self.closer.push(Farewell::new(session, terminate, None, unclaimed));
+        Session::of(&Arc::new(record))
     }
 
     /// A session that came in while everything was being closed goes too.
