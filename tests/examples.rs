@@ -418,7 +418,7 @@ async fn stats_name_what_the_layer_and_what_rmcp_keep() {
     let server = Program::start("rmcp_server", &[]).await;
     let stats = server.stats().await;
     let expected = "live inner handlers opening closing opened closed rejected in_flight streams \
-                    terminate_failures";
+                    terminate_failures retrying unended";
     assert_eq!(keys(&stats), expected.split_whitespace().collect());
     let reasons = "idle unused lifetime client inner evicted abandoned requested shutdown";
     assert_eq!(keys(&stats["closed"]), reasons.split_whitespace().collect());

@@ -53,6 +53,9 @@ pub fn rows(measured: &[Measured]) -> Vec<Row> {
         rows.push(one.row("sessions a second", &one.all(Outcome::throughput)));
         let each = one.all(Outcome::processor_micros);
         rows.push(one.row("µs of processor time a session", &each));
+        if one.at_once == 1 {
+            rows.push(one.row("µs to open, median", &one.all(Outcome::open_micros)));
+        }
     }
     for one in measured.iter().filter(|one| one.server.layered) {
         let mut others = measured.iter().filter(|other| other.is_with(one) && other.live == 0);
@@ -70,15 +73,21 @@ pub fn rows(measured: &[Measured]) -> Vec<Row> {
     rows
 }
 
-fn beside(one: &Measured, bare: &Measured) -> [Row; 2] {
+fn beside(one: &Measured, bare: &Measured) -> Vec<Row> {
     let kind = one.kind();
     let throughput = ratios(&one.pairs(bare, Outcome::throughput));
     let processor = one.pairs(bare, Outcome::processor_micros);
     let more: Vec<f64> = processor.iter().map(|(ours, theirs)| ours - theirs).collect();
-    [
+    let opens = one.pairs(bare, Outcome::open_micros);
+    let later: Vec<f64> = opens.iter().map(|(ours, theirs)| ours - theirs).collect();
+    let mut rows = vec![
         one.row(&format!("ratio of sessions a second, layer to bare {kind}"), &throughput),
         one.row(&format!("µs of processor time a session more, layer to bare {kind}"), &more),
-    ]
+    ];
+    if one.at_once == 1 {
+        rows.push(one.row(&format!("µs to open more, median, layer to bare {kind}"), &later));
+    }
+    rows
 }
 
 fn ratios(pairs: &[(f64, f64)]) -> Vec<f64> {

@@ -18,11 +18,17 @@ pub struct Outcome {
     pub sessions: u64,
     elapsed: Duration,
     processor: Duration,
+    /// Of `initialize`, from the call to the end of its answer's body.
+    open: Duration,
 }
 
 impl Outcome {
     pub fn throughput(&self) -> f64 {
         self.sessions as f64 / self.elapsed.as_secs_f64()
+    }
+
+    pub fn open_micros(&self) -> f64 {
+        self.open.as_secs_f64() * 1e6
     }
 
     pub fn processor_micros(&self) -> f64 {
@@ -56,26 +62,31 @@ async fn send(app: &Router, request: http::Result<Request<Body>>) -> Response<()
 pub fn drive(server: &Server, at_once: usize, live: usize, slice: Duration) -> Outcome {
     let processor = processor::time();
     let begin = Instant::now();
-    let sessions = server.runtime.block_on(async {
+    let (sessions, mut opens) = server.runtime.block_on(async {
         let mut clients = JoinSet::new();
         for _ in 0..at_once {
             let app = server.app.clone();
             clients.spawn(async move {
-                let mut sessions = 0;
-                while sessions == 0 || begin.elapsed() < slice {
+                let mut opens = Vec::new();
+                while opens.is_empty() || begin.elapsed() < slice {
+                    let opening = Instant::now();
                     let id = open(&app).await;
+                    opens.push(opening.elapsed());
                     close(&app, id).await;
-                    sessions += 1;
                     // A server that never waits would serve one client until the end.
                     yield_now().await;
                 }
-                sessions
+                opens
             });
         }
-        clients.join_all().await.into_iter().sum()
+        let opens = clients.join_all().await.concat();
+        (opens.len() as u64, opens)
     });
     let elapsed = begin.elapsed();
     server.loses_all_but(live);
     // What a server puts off until the client has its answer is its cost all the same.
-    Outcome { sessions, elapsed, processor: processor::time() - processor }
+    let processor = processor::time() - processor;
+    let middle = opens.len() / 2;
+    let (_, &mut open, _) = opens.select_nth_unstable(middle);
+    Outcome { sessions, elapsed, processor, open }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::ready,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use axum::body::Body;
@@ -77,7 +77,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn of<T>(request: &Request<T>, origin: Arc<dyn Calls>) -> Self {
         let host = request.headers().get(HOST).cloned();
-        Self { origin, uri: request.uri().clone(), host, route: Route::of(request.extensions()) }
+        Self { origin, uri: request.uri().clone(), host, route: Route::of(request) }
     }
 
     /// The endpoint of this site, shared by the sessions that were opened there.
@@ -90,8 +90,7 @@ impl Site {
         }
         known.retain(WeakTerminator::is_of_use);
         let site = self.detached();
-        let extensions = site.route.extensions();
-        let endpoint = Terminator::new(Endpoint { site, hook, extensions });
+        let endpoint = Terminator::new(Endpoint { site, hook, extensions: OnceLock::new() });
         if known.len() < INTERNED {
             if known.is_empty() {
                 // Most origins have one endpoint, and where axum applies the layer anew for every connection there are
@@ -131,7 +130,8 @@ impl Site {
 pub(super) struct Endpoint {
     site: Site,
     hook: Option<TerminateHook>,
-    extensions: Extensions,
+    /// Made when they are first needed.
+    extensions: OnceLock<Extensions>,
 }
 
 impl Terminate for Endpoint {
@@ -165,7 +165,8 @@ impl Endpoint {
         if let Some(host) = &self.site.host {
             request.headers_mut().insert(HOST, host.clone());
         }
-        request.extensions_mut().clone_from(&self.extensions);
+        let routed = self.extensions.get_or_init(|| self.site.route.extensions(&self.site.uri));
+        request.extensions_mut().clone_from(routed);
         if let Some(kept) = session.state().get::<Kept>() {
             request.extensions_mut().extend(kept.0.clone());
         }

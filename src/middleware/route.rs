@@ -23,18 +23,27 @@ const PRIVATE: &str = "__private__axum";
 pub(super) struct Kept(pub(super) Extensions);
 
 /// The route that a request came by, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Route {
     /// The pattern, nests included.
-    matched: Option<Arc<str>>,
-    /// Outside of nests.
+    matched: Option<MatchedPath>,
+    /// Outside of nests, where that is another.
     original: Option<Uri>,
 }
 
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        let [ours, theirs] = [self, other].map(|it| it.matched.as_ref().map(MatchedPath::as_str));
+        self.original == other.original && ours == theirs
+    }
+}
+
 impl Route {
-    pub(super) fn of(extensions: &Extensions) -> Self {
-        let matched = extensions.get::<MatchedPath>().map(|matched| matched.as_str().into());
-        Self { matched, original: extensions.get::<OriginalUri>().map(|uri| uri.0.clone()) }
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        let original = request.extensions().get::<OriginalUri>();
+        let original = original.filter(|original| original.0 != *request.uri());
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        Self { matched, original: original.map(|original| original.0.clone()) }
     }
 
     pub(super) fn length(&self) -> usize {
@@ -46,18 +55,14 @@ impl Route {
         Self { matched: self.matched.clone(), original }
     }
 
-    /// What a router puts into a request of this route.
-    pub(super) fn extensions(&self) -> Extensions {
-        let (Some(matched), Some(original)) = (&self.matched, &self.original) else {
-            return Extensions::new();
-        };
-        let known = !matched.contains(PRIVATE) && matched.starts_with('/');
-        let found = if known { routed(matched, original) } else { None };
-        found.unwrap_or_else(|| {
-            let mut extensions = Extensions::new();
-            extensions.insert(OriginalUri(original.clone()));
-            extensions
-        })
+    /// What a router puts into a request of this route for `uri`.
+    pub(super) fn extensions(&self, uri: &Uri) -> Extensions {
+        let Some(matched) = &self.matched else { return Extensions::new() };
+        let (pattern, uri) = (matched.as_str(), self.original.as_ref().unwrap_or(uri));
+        let is_known = !pattern.contains(PRIVATE) && pattern.starts_with('/');
+        let mut extensions = is_known.then(|| routed(pattern, uri)).flatten().unwrap_or_default();
+        extensions.insert(OriginalUri(uri.clone()));
+        extensions
     }
 }
 
@@ -74,9 +79,7 @@ fn routed(pattern: &str, uri: &Uri) -> Option<Extensions> {
     *request.uri_mut() = uri.path().parse().ok()?;
     let mut router: Router = Router::new().route_service(pattern, look);
     drop(router.call(request).now_or_never()?);
-    let mut extensions = found.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-    extensions.insert(OriginalUri(uri.clone()));
-    Some(extensions)
+    found.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// A copy of its own. What hyper parses are slices of its read buffer: a clone would keep the whole head of the
