@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tokio::{
     sync::oneshot,
+    task::yield_now,
     time::{Instant, timeout, timeout_at},
 };
 use tower::Service;
@@ -97,7 +98,6 @@ pub(super) async fn attend<S, B>(
 {
     let shared = errand.shared();
     let limit = errand.limit(&shared);
-    let heard = shared.hold_back_until();
     let begin = Instant::now();
     let mut call = pin!(service.call(request));
     let waited = {
@@ -131,15 +131,37 @@ pub(super) async fn attend<S, B>(
                     Either::Right(_) => Peeked::default(),
                 }
             };
-            if let Some(heard) = heard.filter(|_| errand.may_be_lost(&response)) {
-                let _ = timeout_at(heard, reply.closed()).await;
-            }
-            if reply.is_closed() {
-                shared.note_hang_up();
+            if errand.may_be_lost(&response) {
+                hold_back(&shared, begin, &mut reply).await;
             }
             drop(reply.send(Ok(Delivery::new(&shared, errand.settle(response, peeked)))));
         }
         Err(error) => drop(reply.send(Err(error))),
+    }
+}
+
+/// The soonest that an answer with a new session is given while clients hang up, from the call on. Once it is written,
+/// nobody can tell that its client had already gone, and the session stays until it was unused for too long. A server
+/// that takes as long anyway is not held back.
+const HANG_UP_GRACE: Duration = Duration::from_millis(10);
+
+/// How often everything else that is ready may run first while clients are calm. A hang-up that has arrived is then
+/// seen by its connection, and this costs an opening microseconds.
+const LOOKS: usize = 3;
+
+/// Waits for as long as a hang-up may still be seen.
+async fn hold_back<T>(shared: &Shared, begin: Instant, reply: &mut oneshot::Sender<T>) {
+    for _ in 0..LOOKS {
+        if reply.is_closed() || shared.holds_back() {
+            break;
+        }
+        yield_now().await;
+    }
+    if shared.holds_back() {
+        let _ = timeout_at(begin + HANG_UP_GRACE, reply.closed()).await;
+    }
+    if reply.is_closed() {
+        shared.note_hang_up();
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::{
 
 use axum::extract::OriginalUri;
 use http::{Extensions, Request, Uri};
-use tokio::time::Instant;
 
 use super::{
     counts::Counts,
@@ -21,11 +20,6 @@ use crate::{
     lifecycle::{InFlight, Millis, Principal, Registry, Session, shielded, span},
     protocol::{Fingerprint, Rejection, SessionId},
 };
-
-/// The soonest that an answer with a new session is given while clients hang up, from the call on. Once it is written,
-/// nobody can tell that its client had already gone, and the session stays until it was unused for too long. A server
-/// that takes as long anyway is not held back.
-const HANG_UP_GRACE: Millis = 10;
 
 /// Tries to make up an id that is not taken, before giving up on the generator.
 const ATTEMPTS: usize = 4;
@@ -125,16 +119,13 @@ impl Shared {
         self.calls.are_recent(self.registry.clock().now())
     }
 
-    /// Until when the answer to an `initialize` that arrives now is held back, if it is.
-    pub(super) fn hold_back_until(&self) -> Option<Instant> {
-        let clock = self.registry.clock();
-        let now = clock.now();
-        let wanted = match self.options.hang_up_grace {
-            HangUpGrace::WhenSeen => self.openings.are_recent(now),
+    /// Whether answers to `initialize` are held back now, to see their clients hang up.
+    pub(super) fn holds_back(&self) -> bool {
+        match self.options.hang_up_grace {
+            HangUpGrace::WhenSeen => self.openings.are_recent(self.registry.clock().now()),
             HangUpGrace::Always => true,
             HangUpGrace::Never => false,
-        };
-        wanted.then(|| clock.instant(now + HANG_UP_GRACE))
+        }
     }
 
     /// A client hung up while a session was opened for it.
