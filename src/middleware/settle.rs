@@ -231,11 +231,15 @@ fn hand_over<B>(
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
+    // Closed by its own handler, with its principal, or by a shutdown.
+    if in_flight.record().word().is_closed() {
+        return Settled::nothing(shared.reject(Rejection::SessionNotFound));
+    }
     let opened = Some(Arc::clone(in_flight.record()));
     let (head, body) = response.into_parts();
     match carry(Arc::clone(shared), &head, body, in_flight, seat, holds) {
         Ok(body) => Settled { response: Response::from_parts(head, body), opened },
-        // Closed by its own handler, or by a shutdown.
+        // Since we looked.
         Err(shared) => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
     }
 }
