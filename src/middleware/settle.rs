@@ -120,18 +120,21 @@ impl Birth {
             shared: &shared,
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
-            opening: None,
+            opening: Some(opening),
         };
         let ruling = if names_a_session(&mut response) {
             gate.rule(&mut response, Asked::Restore(&id))
         } else {
             Ruling::HandOn
         };
+        let opening = gate.opening.take();
         // Ours, or it would tell ids that nobody has from those of others. A server that answers with another session
         // does not know this one.
-        if response.status() == StatusCode::NOT_FOUND || !matches!(ruling, Ruling::HandOn) {
+        let is_known =
+            response.status() != StatusCode::NOT_FOUND && matches!(ruling, Ruling::HandOn);
+        let Some(opening) = opening.filter(|_| is_known) else {
             return Settled::nothing(shared.reject(Rejection::SessionNotFound));
-        }
+        };
         // It may have been a route that answers anything to anybody.
         if !opens_by_status(&response) {
             return Settled::plain(response);
