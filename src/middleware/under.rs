@@ -55,6 +55,10 @@ impl UnderLive {
         let mut gate = Gate { shared: &shared, endpoint, principal, opening };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
         let ruling = gate.rule(&mut response, Asked::Live { id, is_post: true });
+        if !matches!(ruling, Ruling::HandOn) {
+            // Hang-ups are forgotten after a while, and what such a server does is not.
+            shared.calls.expect_always();
+        }
         let settled = match (ruling, gate.opening.take()) {
             (Ruling::Own(id), Some(opening)) => {
                 track.let_go();
