@@ -230,4 +230,5 @@ pub(super) fn endpoint_of<T>(request: &Request<T>) -> &str {
 pub(super) enum Bucket {
     Principal(Option<Principal>),
     Session(Fingerprint),
+    LongOf(Fingerprint),
 }
