@@ -254,6 +254,7 @@ where
         }
         let (principal, endpoint) = (principal.cloned(), endpoint_of(request).into());
         let opening = registry.begin_now(Opener { principal, client: None, endpoint })?;
+        self.shared.keep_extensions(&opening.session(), request);
         Ok((Some(opening), counted))
     }
 

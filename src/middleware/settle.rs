@@ -11,6 +11,7 @@ use super::{
     endpoint::Site,
     gate::{self, Asked, Gate, Ruling, is_mcp, names_a_session},
     peek::{Peeked, Verdict},
+    route::Kept,
     shared::Shared,
     turns::Turn,
 };
@@ -83,6 +84,7 @@ impl Birth {
             shared: &shared,
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
+            kept: Kept::of(&opening.session()),
             opening: Some(opening),
         };
         let ruling = if names_a_session(&mut response) {
@@ -120,6 +122,7 @@ impl Birth {
             shared: &shared,
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
+            kept: Kept::of(&opening.session()),
             opening: Some(opening),
         };
         let ruling = if names_a_session(&mut response) {

@@ -14,6 +14,7 @@ use super::{
     counts::Counted,
     endpoint::{Calls, Site},
     gate::{Asked, Gate, Ruling, names_a_session},
+    route::Kept,
     settle::{Settled, opened},
     shared::{Bucket, Shared, endpoint_of},
 };
@@ -44,6 +45,7 @@ pub(super) struct Unclaimed {
     /// The id that it came with, if only the inner service may know it.
     pub(super) named: Option<SessionId>,
     opening: Option<Opening>,
+    kept: Option<Kept>,
     _counted: Option<Counted<Bucket>>,
 }
 
@@ -58,8 +60,8 @@ impl Unclaimed {
         let site = Site::of(request, origin);
         let may_open = era != Era::Modern && request.method() == Method::POST;
         let endpoint = may_open.then(|| endpoint_of(request).into());
-        let shared = Arc::clone(shared);
-        Self { shared, site, principal, endpoint, named: None, opening: None, _counted: None }
+        let (shared, kept) = (Arc::clone(shared), shared.kept(request));
+        Self { shared, site, principal, endpoint, named: None, opening: None, kept, _counted: None }
     }
 
     /// Whether this caller could own a session that comes of it.
@@ -100,7 +102,7 @@ impl Unclaimed {
         if !names_a_session(&mut response) {
             return Settled::plain(response);
         }
-        let Self { shared, site, principal, endpoint, named, opening, _counted } = self;
+        let Self { shared, site, principal, endpoint, named, opening, kept, _counted } = self;
         let is_too_long = site.is_too_long();
         let terminator = site.endpoint(shared.options.terminate.clone());
         let mut gate = Gate {
@@ -108,6 +110,7 @@ impl Unclaimed {
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
             opening,
+            kept,
         };
         let asked = match &named {
             Some(id) => Asked::Restore(id),
@@ -129,7 +132,12 @@ impl Unclaimed {
             }),
         };
         match opening {
-            Ok(opening) => opened(&shared, opening, id, terminator, response),
+            Ok(opening) => {
+                if let Some(kept) = gate.kept {
+                    kept.put(&opening.session());
+                }
+                opened(&shared, opening, id, terminator, response)
+            }
             Err(why) => {
                 gate.end(id);
                 Settled::nothing(shared.reject(why))

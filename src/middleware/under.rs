@@ -15,6 +15,7 @@ use super::{
     counts::Counted,
     endpoint::Site,
     gate::{Asked, Gate, Ruling, names_a_session},
+    route::Kept,
     settle::{Settled, opened},
     shared::{Bucket, Shared},
     track::Track,
@@ -55,7 +56,8 @@ impl UnderLive {
         let record = Arc::clone(track.record());
         let principal = record.principal();
         let endpoint = Some(terminator.clone());
-        let mut gate = Gate { shared: &shared, endpoint, principal, opening };
+        let kept = opening.as_ref().and_then(|opening| Kept::of(&opening.session()));
+        let mut gate = Gate { shared: &shared, endpoint, principal, opening, kept };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
         let ruling = gate.rule(&mut response, Asked::Live { id, is_post: true });
         if !matches!(ruling, Ruling::HandOn) {
