@@ -236,6 +236,13 @@ impl Record {
         extras.map_or_else(StateMap::new, |extras| extras.state)
     }
 
+    /// Takes over the state of another, which has none of its own yet.
+    pub(super) fn give_state(&self, state: StateMap) {
+        if let Some(extras) = self.cold().extras_mut().filter(|_| !state.is_empty()) {
+            extras.state = state;
+        }
+    }
+
     pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
         // No user code runs under this lock; a poisoned one is as consistent as any.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 
 use super::{
     heartbeat::{is_event_stream, is_type},
+    route::Kept,
     shared::Shared,
 };
 use crate::{
@@ -65,6 +66,8 @@ pub(super) struct Gate<'a> {
     pub(super) principal: Option<&'a Principal>,
     /// The permit that the request was made under, if it took one.
     pub(super) opening: Option<Opening>,
+    /// What the request had that the closing DELETE needs.
+    pub(super) kept: Option<Kept>,
 }
 
 impl Gate<'_> {
@@ -133,7 +136,11 @@ impl Gate<'_> {
         };
         match self.opening.take() {
             Some(opening) => opening.end_at_server(id, endpoint),
-            None => registry.end_unclaimed(id, endpoint, self.principal),
+            None => registry.end_unclaimed(id, endpoint, self.principal, |session| {
+                if let Some(kept) = self.kept.clone() {
+                    kept.put(session);
+                }
+            }),
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::{
     body::SessionBody,
+    counts::Counted,
     detached::{Delivery, Errand, attend},
     endpoint::{Calls, Origin, Site},
     replay::{Sniffed, sniff},
@@ -19,10 +20,10 @@ use super::{
     shared::{Bucket, Shared, endpoint_of},
     track::Track,
     unclaimed::Unclaimed,
-    under::{MOST_UNDER_ONE, UnderLive},
+    under::{MOST_LONG_UNDER_ONE, MOST_UNDER_ONE, UnderLive},
 };
 use crate::{
-    lifecycle::{InFlight, Opener, Principal, Session},
+    lifecycle::{InFlight, Opener, Opening, Principal, Session},
     protocol::{ClientInfo, Era, Message, Rejection, SessionId},
 };
 
@@ -93,8 +94,8 @@ where
     /// A POST of something else, which a lenient server may take for a message all the same.
     pub(super) async fn foreign(self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, era);
-        match unclaimed.may_open().and_then(|()| unclaimed.has_room()) {
-            Ok(()) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+        match unclaimed.may_open().and_then(|()| unclaimed.counted()) {
+            Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
             Err(why) => Ok(self.shared.reject(why)),
         }
     }
@@ -102,8 +103,8 @@ where
     /// A request without an id by another method than POST.
     pub(super) async fn sessionless(self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, era);
-        match unclaimed.has_room() {
-            Ok(()) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+        match unclaimed.counted() {
+            Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
             Err(why) => Ok(self.shared.reject(why)),
         }
     }
@@ -209,7 +210,6 @@ where
         let Sniffed { message, is_cut_short, body } = sniff(body).await;
         let mut request = Request::from_parts(parts, body);
         let session = Session::of(in_flight.record());
-        let principal = session.principal().cloned();
         let track = Track::plain(&self.shared, in_flight);
         if !message.may_open() {
             self.shared.insert(session, &mut request);
@@ -217,19 +217,8 @@ where
             return Ok(track.finish(response));
         }
         let site = Site::of(&request, Arc::clone(&self.origin) as _);
-        // A long call of a session is no reason to take a place: it is only shielded.
-        let taken = if is_cut_short {
-            Ok(None)
-        } else {
-            let bucket = Bucket::Session(session.fingerprint());
-            let counted = self.shared.doubtful.take(bucket, MOST_UNDER_ONE);
-            let endpoint = endpoint_of(&request).into();
-            counted.ok_or(Rejection::TooManySessions).and_then(|counted| {
-                let opener = Opener { principal, client: None, endpoint };
-                self.shared.registry.begin_now(opener).map(|opening| Some((opening, counted)))
-            })
-        };
-        let taken = match taken {
+        let taken = self.take_under(&session, &request, is_cut_short);
+        let (opening, counted) = match taken {
             Ok(taken) => taken,
             Err(why) => {
                 track.let_go();
@@ -237,8 +226,36 @@ where
             }
         };
         self.shared.insert(session, &mut request);
-        let under = UnderLive { track, site, taken };
+        let under = UnderLive { track, site, opening, counted };
         self.launch(request, Errand::Under(under)).await
+    }
+
+    /// A place among such calls of this session, and a permit. A long call is no reason to take one: it is shielded, and
+    /// its answer is gated.
+    fn take_under(
+        &self,
+        session: &Session,
+        request: &Request<Body>,
+        is_long: bool,
+    ) -> Result<(Option<Opening>, Counted<Bucket>), Rejection> {
+        let Shared { doubtful, registry, .. } = &*self.shared;
+        let principal = session.principal();
+        let name = session.fingerprint();
+        let (bucket, most) = if is_long {
+            // What was opened for the last ones, and is not wanted, is on its way out.
+            let room = MOST_LONG_UNDER_ONE.saturating_sub(registry.unclaimed(principal));
+            (Bucket::LongOf(name), room)
+        } else {
+            (Bucket::Session(name), MOST_UNDER_ONE)
+        };
+        let counted = doubtful.take(bucket, most).ok_or(Rejection::TooManySessions)?;
+        if is_long {
+            return Ok((None, counted));
+        }
+        let (principal, endpoint) = (principal.cloned(), endpoint_of(request).into());
+        let opening = registry.begin_now(Opener { principal, client: None, endpoint })?;
+        self.shared.keep_extensions(&opening.session(), request);
+        Ok((Some(opening), counted))
     }
 
     /// Lets go of what the service reserved when it was polled ready. While a request waits here, the closing DELETE

@@ -16,11 +16,25 @@ use futures_util::FutureExt;
 use http::{Extensions, Request, Response, Uri};
 use tower::{Service, service_fn};
 
+use crate::lifecycle::Session;
+
 /// What axum calls routes and parameters that are none of the user's.
 const PRIVATE: &str = "__private__axum";
 
-/// The extensions of `initialize` that the user named, kept in the session's state.
+/// The extensions of a request that the user named, kept in the state of the session that came of it.
+#[derive(Clone)]
 pub(super) struct Kept(pub(super) Extensions);
+
+impl Kept {
+    /// What is kept for this session.
+    pub(super) fn of(session: &Session) -> Option<Self> {
+        session.state().get().map(|kept| Self::clone(&kept))
+    }
+
+    pub(super) fn put(self, session: &Session) {
+        session.state().get_or_insert_with(|| self);
+    }
+}
 
 /// The route that a request came by, as far as it is known.
 #[derive(Clone, Debug, Default)]

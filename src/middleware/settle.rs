@@ -11,6 +11,7 @@ use super::{
     endpoint::Site,
     gate::{self, Asked, Gate, Ruling, is_mcp, names_a_session},
     peek::{Peeked, Verdict},
+    route::Kept,
     shared::Shared,
     turns::Turn,
 };
@@ -83,6 +84,7 @@ impl Birth {
             shared: &shared,
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
+            kept: Kept::of(&opening.session()),
             opening: Some(opening),
         };
         let ruling = if names_a_session(&mut response) {
@@ -120,18 +122,22 @@ impl Birth {
             shared: &shared,
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
-            opening: None,
+            kept: Kept::of(&opening.session()),
+            opening: Some(opening),
         };
         let ruling = if names_a_session(&mut response) {
             gate.rule(&mut response, Asked::Restore(&id))
         } else {
             Ruling::HandOn
         };
+        let opening = gate.opening.take();
         // Ours, or it would tell ids that nobody has from those of others. A server that answers with another session
         // does not know this one.
-        if response.status() == StatusCode::NOT_FOUND || !matches!(ruling, Ruling::HandOn) {
+        let is_known =
+            response.status() != StatusCode::NOT_FOUND && matches!(ruling, Ruling::HandOn);
+        let Some(opening) = opening.filter(|_| is_known) else {
             return Settled::nothing(shared.reject(Rejection::SessionNotFound));
-        }
+        };
         // It may have been a route that answers anything to anybody.
         if !opens_by_status(&response) {
             return Settled::plain(response);
@@ -231,11 +237,15 @@ fn hand_over<B>(
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
+    // Closed by its own handler, with its principal, or by a shutdown.
+    if in_flight.record().word().is_closed() {
+        return Settled::nothing(shared.reject(Rejection::SessionNotFound));
+    }
     let opened = Some(Arc::clone(in_flight.record()));
     let (head, body) = response.into_parts();
     match carry(Arc::clone(shared), &head, body, in_flight, seat, holds) {
         Ok(body) => Settled { response: Response::from_parts(head, body), opened },
-        // Closed by its own handler, or by a shutdown.
+        // Since we looked.
         Err(shared) => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
     }
 }

@@ -133,16 +133,23 @@ impl Shared {
         self.openings.note(self.registry.clock().now());
     }
 
-    /// Keeps what the user wants of the request for the closing DELETE.
-    pub(super) fn keep_extensions<T>(&self, session: &Session, request: &Request<T>) {
+    /// What the user wants of the request for the closing DELETE of a session that comes of it.
+    pub(super) fn kept<T>(&self, request: &Request<T>) -> Option<Kept> {
         if self.options.keep.is_empty() {
-            return;
+            return None;
         }
         let mut kept = Extensions::new();
         for keep in &self.options.keep {
             keep(request.extensions(), &mut kept);
         }
-        session.state().get_or_insert_with(|| Kept(kept));
+        Some(Kept(kept))
+    }
+
+    /// Keeps that in the session's state.
+    pub(super) fn keep_extensions<T>(&self, session: &Session, request: &Request<T>) {
+        if let Some(kept) = self.kept(request) {
+            kept.put(session);
+        }
     }
 
     /// Whether anybody asks who sent a request.
@@ -221,4 +228,5 @@ pub(super) fn endpoint_of<T>(request: &Request<T>) -> &str {
 pub(super) enum Bucket {
     Principal(Option<Principal>),
     Session(Fingerprint),
+    LongOf(Fingerprint),
 }

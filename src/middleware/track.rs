@@ -15,12 +15,14 @@ use http_body::Body;
 use super::{
     body::{SessionBody, carry},
     gate::{Asked, Gate, Ruling, is_empty, names_a_session},
+    route::Kept,
     settle::{Settled, opened},
     shared::Shared,
 };
 use crate::{
     lifecycle::{
-        CloseReason, InFlight, Millis, Opener, Opening, Record, StreamSeat, Terminator, Timed, span,
+        CloseReason, InFlight, Millis, Opener, Opening, Record, Session, StreamSeat, Terminator,
+        Timed, span,
     },
     protocol::{Rejection, SessionId},
 };
@@ -153,6 +155,7 @@ impl Track {
             endpoint: terminate.clone(),
             principal: record.principal(),
             opening: None,
+            kept: Kept::of(&Session::of(record)),
         };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
         let ruling = gate.rule(response, Asked::Live { id, is_post: self.is_post });
@@ -172,7 +175,12 @@ impl Track {
         };
         let opening = self.shared.registry.begin_now(opener);
         match (opening, terminate) {
-            (Ok(opening), Some(terminator)) => Some(Other::Opened { opening, terminator, id }),
+            (Ok(opening), Some(terminator)) => {
+                if let Some(kept) = gate.kept {
+                    kept.put(&opening.session());
+                }
+                Some(Other::Opened { opening, terminator, id })
+            }
             (Ok(opening), None) => {
                 drop(opening);
                 gate.end(id);

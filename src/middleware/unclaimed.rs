@@ -14,6 +14,7 @@ use super::{
     counts::Counted,
     endpoint::{Calls, Site},
     gate::{Asked, Gate, Ruling, names_a_session},
+    route::Kept,
     settle::{Settled, opened},
     shared::{Bucket, Shared, endpoint_of},
 };
@@ -22,8 +23,9 @@ use crate::{
     protocol::{Era, Rejection, SessionId},
 };
 
-/// Doubtful POSTs that a principal may have under way, and sessions without a permit that may be on their way out for
-/// it. A bound for each, so that the flood of one client never makes another's request a 503.
+/// Requests for which another session may have to be ended that a principal may have under way, together with sessions
+/// without a permit that are on their way out for it. A bound for each principal, so that the flood of one client never
+/// makes another's request a 503.
 const MOST_OF_ONE: usize = 64;
 
 /// The same for all callers without a principal together.
@@ -43,6 +45,7 @@ pub(super) struct Unclaimed {
     /// The id that it came with, if only the inner service may know it.
     pub(super) named: Option<SessionId>,
     opening: Option<Opening>,
+    kept: Option<Kept>,
     _counted: Option<Counted<Bucket>>,
 }
 
@@ -57,8 +60,8 @@ impl Unclaimed {
         let site = Site::of(request, origin);
         let may_open = era != Era::Modern && request.method() == Method::POST;
         let endpoint = may_open.then(|| endpoint_of(request).into());
-        let shared = Arc::clone(shared);
-        Self { shared, site, principal, endpoint, named: None, opening: None, _counted: None }
+        let (shared, kept) = (Arc::clone(shared), shared.kept(request));
+        Self { shared, site, principal, endpoint, named: None, opening: None, kept, _counted: None }
     }
 
     /// Whether this caller could own a session that comes of it.
@@ -66,34 +69,30 @@ impl Unclaimed {
         self.shared.may_open(self.principal.as_ref())
     }
 
-    /// Whether another session of this principal may have to be ended.
-    pub(super) fn has_room(&self) -> Result<(), Rejection> {
+    /// Takes a place among the requests of this principal for which another session may have to be ended.
+    pub(super) fn counted(mut self) -> Result<Self, Rejection> {
         let principal = self.principal.as_ref();
-        if self.shared.registry.unclaimed(principal) >= most_unclaimed(principal) {
-            return Err(Rejection::TableFull);
-        }
-        Ok(())
+        let on_their_way_out = self.shared.registry.unclaimed(principal);
+        let room = most_unclaimed(principal).saturating_sub(on_their_way_out);
+        let bucket = Bucket::Principal(self.principal.clone());
+        let counted = self.shared.doubtful.take(bucket, room).ok_or(Rejection::TableFull)?;
+        self._counted = Some(counted);
+        Ok(self)
     }
 
     /// Takes a place among the doubtful requests of this principal and, at `endpoint`, a permit for a session that may
     /// come of it. A body that was not read to its end takes none: thousands of slow ones would hold them all.
-    pub(super) fn doubtful(mut self, endpoint: Option<&str>) -> Result<Self, Rejection> {
+    pub(super) fn doubtful(self, endpoint: Option<&str>) -> Result<Self, Rejection> {
         if self.site.is_too_long() {
             return Err(Rejection::EndpointTooLong);
         }
-        let bucket = Bucket::Principal(self.principal.clone());
-        self.has_room()?;
-        let most = most_unclaimed(self.principal.as_ref());
-        self._counted = self.shared.doubtful.take(bucket, most);
-        if self._counted.is_none() {
-            return Err(Rejection::TableFull);
-        }
+        let mut counted = self.counted()?;
         if let Some(endpoint) = endpoint {
-            let principal = self.principal.clone();
+            let principal = counted.principal.clone();
             let opener = Opener { principal, client: None, endpoint: endpoint.into() };
-            self.opening = Some(self.shared.registry.begin_now(opener)?);
+            counted.opening = Some(counted.shared.registry.begin_now(opener)?);
         }
-        Ok(self)
+        Ok(counted)
     }
 
     pub(super) fn settle<B>(self, mut response: Response<B>) -> Settled<B>
@@ -103,7 +102,7 @@ impl Unclaimed {
         if !names_a_session(&mut response) {
             return Settled::plain(response);
         }
-        let Self { shared, site, principal, endpoint, named, opening, _counted } = self;
+        let Self { shared, site, principal, endpoint, named, opening, kept, _counted } = self;
         let is_too_long = site.is_too_long();
         let terminator = site.endpoint(shared.options.terminate.clone());
         let mut gate = Gate {
@@ -111,6 +110,7 @@ impl Unclaimed {
             endpoint: Some(terminator.clone()),
             principal: principal.as_ref(),
             opening,
+            kept,
         };
         let asked = match &named {
             Some(id) => Asked::Restore(id),
@@ -132,7 +132,12 @@ impl Unclaimed {
             }),
         };
         match opening {
-            Ok(opening) => opened(&shared, opening, id, terminator, response),
+            Ok(opening) => {
+                if let Some(kept) = gate.kept {
+                    kept.put(&opening.session());
+                }
+                opened(&shared, opening, id, terminator, response)
+            }
             Err(why) => {
                 gate.end(id);
                 Settled::nothing(shared.reject(why))

@@ -15,6 +15,7 @@ use super::{
     counts::Counted,
     endpoint::Site,
     gate::{Asked, Gate, Ruling, names_a_session},
+    route::Kept,
     settle::{Settled, opened},
     shared::{Bucket, Shared},
     track::Track,
@@ -24,12 +25,16 @@ use crate::{lifecycle::Opening, protocol::Rejection};
 /// Such calls a session may have under way.
 pub(super) const MOST_UNDER_ONE: usize = 4;
 
+/// The same for calls that were not read to their end. Nearly all are honest, so they take no permit.
+pub(super) const MOST_LONG_UNDER_ONE: usize = 64;
+
 /// A POST of a live session that may open another.
 pub(super) struct UnderLive {
     pub(super) track: Track,
     pub(super) site: Site,
     /// A permit for it, unless the body was not read to its end.
-    pub(super) taken: Option<(Opening, Counted<Bucket>)>,
+    pub(super) opening: Option<Opening>,
+    pub(super) counted: Counted<Bucket>,
 }
 
 impl UnderLive {
@@ -41,20 +46,24 @@ impl UnderLive {
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
-        let Self { track, site, taken } = self;
-        if !names_a_session(&mut response) || taken.is_none() {
-            drop(taken);
+        let Self { track, site, opening, counted } = self;
+        if !names_a_session(&mut response) || opening.is_none() {
+            drop(opening);
             return Settled::nothing(track.finish(response));
         }
-        let (opening, counted) = taken.unzip();
         let shared = Arc::clone(track.shared());
         let terminator = site.endpoint(shared.options.terminate.clone());
         let record = Arc::clone(track.record());
         let principal = record.principal();
         let endpoint = Some(terminator.clone());
-        let mut gate = Gate { shared: &shared, endpoint, principal, opening };
+        let kept = opening.as_ref().and_then(|opening| Kept::of(&opening.session()));
+        let mut gate = Gate { shared: &shared, endpoint, principal, opening, kept };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
         let ruling = gate.rule(&mut response, Asked::Live { id, is_post: true });
+        if !matches!(ruling, Ruling::HandOn) {
+            // Hang-ups are forgotten after a while, and what such a server does is not.
+            shared.calls.expect_always();
+        }
         let settled = match (ruling, gate.opening.take()) {
             (Ruling::Own(id), Some(opening)) => {
                 track.let_go();

@@ -88,7 +88,7 @@ fn calls_that_die_with_their_runtime_give_their_places_back() {
 
 fn end_unclaimed(registry: &Registry, id: usize, server: &Arc<Server>, who: Option<&Principal>) {
     let id = SessionId::new(id.to_string()).unwrap();
-    registry.end_unclaimed(id, Terminator::new(Arc::clone(server)), who);
+    registry.end_unclaimed(id, Terminator::new(Arc::clone(server)), who, |_| {});
 }
 
 #[tokio::test(start_paused = true)]

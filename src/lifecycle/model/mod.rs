@@ -151,7 +151,7 @@ impl Pair {
                     let terminate = Terminator::new(Arc::clone(&self.real.server));
                     let principal = principal(who);
                     let registry = &self.real.registry;
-                    registry.end_unclaimed(session_id(&id), terminate, principal.as_ref());
+                    registry.end_unclaimed(session_id(&id), terminate, principal.as_ref(), |_| {});
                     self.oracle.end_unclaimed(id, who);
                 }
             }

@@ -114,15 +114,17 @@ impl Registry {
     }
 
     /// Ends a session at the upstream server that no permit counts: there was no place for it, or
-    /// its id cannot be used. It never was in the table, and there is no event.
+    /// its id cannot be used. It never was in the table, and there is no event. `prepare` may leave something in its
+    /// state.
     pub(crate) fn end_unclaimed(
         &self,
         id: SessionId,
         terminate: Terminator,
         principal: Option<&Principal>,
+        prepare: impl FnOnce(&Session),
     ) {
         let owner = self.owners.find(principal.cloned().into());
-        let session = self.closed(id, owner);
+        let session = self.closed(id, owner, |record| prepare(&Session::of(record)));
         let unclaimed = Some(self.closer.count_unclaimed(principal.cloned()));
         self.closer.push(Farewell::new(session, terminate, None, unclaimed));
     }
@@ -139,7 +141,7 @@ impl Registry {
         opening.name(id.clone(), Issuer::Inner);
         // An opening that was named before may get another session.
         let is_named_so = opening.id() == Some(&id);
-        let mut remains = opening.end_unopened(is_named_so);
+        let mut remains = opening.end_unopened(true);
         if let Some(permit) = &mut remains.permit {
             permit.advance(Stage::Closing);
         }
@@ -147,18 +149,26 @@ impl Registry {
         let session = if is_named_so {
             Session::of(opening)
         } else {
-            self.closed(id, Arc::clone(opening.owner()))
+            self.closed(id, Arc::clone(opening.owner()), |record| {
+                record.give_state(opening.take_state());
+            })
         };
         self.closer.push(Farewell::new(session, terminate, permit, None));
     }
 
     /// A session that is closed and never was in the table.
-    fn closed(&self, id: SessionId, owner: Arc<Owner>) -> Session {
-        let record = Record::opening(self.clock.now(), owner, None);
+    fn closed(
+        &self,
+        id: SessionId,
+        owner: Arc<Owner>,
+        prepare: impl FnOnce(&Arc<Record>),
+    ) -> Session {
+        let record = Arc::new(Record::opening(self.clock.now(), owner, None));
         record.name(id, Issuer::Inner);
+        prepare(&record);
         record.activity.close();
-        drop(record.end_unopened(false));
-        Session::of(&Arc::new(record))
+        drop(record.end_unopened(true));
+        Session::of(&record)
     }
 
     /// A session that came in while everything was being closed goes too.
