@@ -22,7 +22,7 @@ use crate::{
     lifecycle::{
         CloseReason, InFlight, Millis, Opener, Opening, Record, StreamSeat, Terminator, Timed, span,
     },
-    protocol::{Rejection, SessionId},
+    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
 };
 
 /// A request of a live session, from its arrival to the head of its answer.
@@ -126,6 +126,7 @@ impl Track {
         let ending = self.ending.take();
         let is_delete = ending.is_some();
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
+            response.headers_mut().remove(&SESSION_ID_HEADER);
             if status.is_success() && is_empty(response.body()) {
                 no_content(&mut response);
             }
@@ -135,6 +136,7 @@ impl Track {
             // The server is told all the same: it may be a balancer's other node that answered, and the session would
             // stay where nobody can reach it any more.
             self.shared.registry.close(self.in_flight.record(), CloseReason::Inner);
+            response.headers_mut().remove(&SESSION_ID_HEADER);
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
