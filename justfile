@@ -56,6 +56,10 @@ model:
 model-long:
     PROPTEST_CASES=100000 cargo test --config .cargo/battery.toml --lib --locked model::
 
+# A hundred thousand exchanges of the table of which a plain run of the tests takes some thousands.
+table:
+    EXCHANGES=100000 cargo test --config .cargo/battery.toml --lib --locked exchange::table
+
 # Real threads: 10 million times a request and the reaper at one deadline, 2 million sessions at once.
 threads:
     COLLISIONS=10000000 CHURNS=2000000 cargo test --config .cargo/battery.toml --lib --locked collisions -- --nocapture --test-threads 1

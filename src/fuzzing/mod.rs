@@ -2,10 +2,11 @@
 //!
 //! The same functions run over the committed corpus in `cargo test`.
 
+mod exchange;
 mod header;
 mod sniff;
 
-pub use self::{header::header, sniff::sniff};
+pub use self::{exchange::exchange, header::header, sniff::sniff};
 use crate::lifecycle::model::{CONFIG, Config, OPERATION, Operation, Pair};
 
 /// Longer sequences find nothing that shorter ones do not.
@@ -52,5 +53,10 @@ mod tests {
     #[test]
     fn the_corpus_of_operations_breaks_no_promise() {
         replay("operations", super::operations);
+    }
+
+    #[test]
+    fn the_corpus_of_exchanges_breaks_no_promise() {
+        replay("exchange", super::exchange);
     }
 }

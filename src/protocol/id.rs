@@ -49,10 +49,12 @@ impl SessionId {
     }
 
     /// An id that a server issued, of any length. Good for ending the session at that server, and for nothing else.
-    /// `None` if it is no id at all.
+    /// With spaces too: no client may send those, but the server may know such an id again. `None` if it is empty or
+    /// no text.
     pub(crate) fn issued(text: &[u8]) -> Option<Self> {
         Self::new(text).ok().or_else(|| {
-            let is_id = !text.is_empty() && text.iter().all(u8::is_ascii_graphic);
+            let value = HeaderValue::from_bytes(text).ok()?;
+            let is_id = !text.is_empty() && value.to_str().is_ok();
             is_id.then(|| Self(Text::Boxed(text.into())))
         })
     }
