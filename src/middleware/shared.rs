@@ -113,6 +113,16 @@ impl Shared {
         self.registry.look_at(&record);
     }
 
+    /// The answer to a request whose session has closed meanwhile.
+    #[cold]
+    pub(super) fn why_closed(&self) -> Rejection {
+        if self.registry.is_draining() {
+            Rejection::ShuttingDown
+        } else {
+            Rejection::SessionNotFound
+        }
+    }
+
     /// Whether the bodies of POSTs under live ids are to be read.
     #[cold]
     pub(super) fn is_wary(&self) -> bool {

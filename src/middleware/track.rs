@@ -24,7 +24,7 @@ use crate::{
         CloseReason, InFlight, Millis, Opener, Opening, Record, Session, StreamSeat, Terminator,
         Timed, span,
     },
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
 /// A request of a live session, from its arrival to the head of its answer.
@@ -128,7 +128,6 @@ impl Track {
         let ending = self.ending.take();
         let is_delete = ending.is_some();
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
-            response.headers_mut().remove(&SESSION_ID_HEADER);
             if status.is_success() && is_empty(response.body()) {
                 no_content(&mut response);
             }
@@ -138,7 +137,6 @@ impl Track {
             // The server is told all the same: it may be a balancer's other node that answered, and the session would
             // stay where nobody can reach it any more.
             self.shared.registry.close(self.in_flight.record(), CloseReason::Inner);
-            response.headers_mut().remove(&SESSION_ID_HEADER);
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
@@ -203,7 +201,7 @@ impl Track {
         let (head, body) = response.into_parts();
         match carry(self.shared, &head, body, self.in_flight, self.seat, true) {
             Ok(body) => Response::from_parts(head, body),
-            Err(shared) => shared.reject(Rejection::SessionNotFound),
+            Err(shared) => shared.reject(shared.why_closed()),
         }
     }
 }
