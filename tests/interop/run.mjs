@@ -1,13 +1,14 @@
-// Interoperability: the official conformance suite, and the official clients.
+// Interoperability: the official conformance suite, the official clients, and servers as people run them.
 //
 //   node tests/interop/run.mjs              everything; fails where anything is not as committed
 //   node tests/interop/run.mjs --write      the same, and writes down what it found
 //   node tests/interop/run.mjs --no-install with what is installed already
-//   node tests/interop/run.mjs conformance  or `clients`: one half
+//   node tests/interop/run.mjs conformance  or `clients`, or `servers`: one part
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import * as clients from './clients.mjs';
 import * as suite from './conformance.mjs';
+import * as real from './servers.mjs';
 import { here, out, prepare, versions } from './processes.mjs';
 
 const args = process.argv.slice(2);
@@ -59,9 +60,12 @@ async function half(name, module, file) {
   settle(file, table);
 }
 
-await prepare({ install: !args.includes('--no-install') });
+const install = !args.includes('--no-install');
+await prepare({ install });
+if (install && wanted('servers')) await real.install();
 await half('conformance', suite, 'CONFORMANCE.md');
 await half('clients', clients, 'CLIENTS.md');
+await half('servers', real, 'SERVERS.md');
 
 for (const failure of failures) console.error(`\nFAILED: ${failure}`);
 process.exitCode = failures.length > 0 ? 1 : 0;
