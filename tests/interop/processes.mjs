@@ -77,7 +77,7 @@ export function talk(command, args, onLine, log) {
   const child = spawn(command, args, { cwd: root, stdio });
   running.add(child);
   child.once('close', () => running.delete(child));
-  if (log) child.stderr.pipe(log);
+  if (log) child.stderr.pipe(log, { end: false });
   createInterface({ input: child.stdout }).on('line', onLine);
   const ended = new Promise((resolve) => child.once('close', resolve));
   child.stdin.on('error', () => {});

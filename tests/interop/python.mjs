@@ -20,6 +20,8 @@ export function pinned(name, distribution) {
 /** Makes the environments that are not there yet, or not as they should be. */
 export async function environments(names) {
   const interpreter = await said('python3', ['--version']);
+  if (Number(/^Python 3\.(\d+)/.exec(interpreter)?.[1]) < 11)
+    throw new Error(`the servers need Python 3.11, not ${interpreter}`);
   await inTurn(
     2,
     names.map((name) => async () => {
