@@ -31,6 +31,8 @@ function soon(what, promise) {
 
 /** A client that calls until it is told to stop. */
 export class Caller {
+  #kind;
+  #options;
   #driven;
   #calling;
   #done = false;
@@ -38,12 +40,14 @@ export class Caller {
   version;
 
   constructor(kind, url) {
-    this.#driven = new Driven(kind, { ...kind.options, url });
+    this.#kind = kind;
+    this.#options = { ...kind.options, url };
   }
 
-  /** Starting takes a Python longer than an idle session lives. */
-  ready() {
-    return this.#driven.errors();
+  /** Before anything is timed: a Python takes seconds to start. */
+  async start() {
+    this.#driven = new Driven(this.#kind, this.#options);
+    await this.#driven.errors();
   }
 
   async connect() {
@@ -95,6 +99,6 @@ export class Caller {
   }
 
   stop() {
-    return this.#driven.kill();
+    return this.#driven?.kill();
   }
 }

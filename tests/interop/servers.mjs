@@ -62,9 +62,11 @@ const CLIENTS = [
     ...client(node, 'sdk2.mjs', { modern: true }),
     title: (v) => `TypeScript ${v.client}, newest revision`,
   },
-  { ...client(python('mcp-1.20'), 'python.py'), title: () => `Python ${pinned('mcp-1.20', 'mcp')}` },
+  {
+    ...client(python('mcp-1.20'), 'python.py'),
+    title: () => `Python ${pinned('mcp-1.20', 'mcp')}`,
+  },
   { ...client(python('mcp-1'), 'python.py'), title: () => `Python ${pinned('mcp-1', 'mcp')}` },
-  { ...client(python('mcp-2'), 'python.py'), title: () => `Python ${pinned('mcp-2', 'mcp')}` },
   {
     ...client(python('mcp-2'), 'python.py', { modern: true }),
     title: () => `Python ${pinned('mcp-2', 'mcp')}, newest revision`,
@@ -98,14 +100,15 @@ export function table({ visits }, versions) {
     '',
     'Each server is behind `examples/reverse_proxy`, with three clients of each kind in front of it: one',
     'terminates, one is frozen with its connections open, one is killed. Idle and unused sessions',
-    'end after 3 s. A count is the sessions at the server, by the table of its SDK, and those in the layer.',
+    'end after 5 s. A count is the sessions at the server, by the table of its SDK, and those in the layer.',
   ];
   for (const { name, moments, stale, clients, hostile } of visits) {
     const { title } = SERVERS.find((server) => server.name === name);
     const counts = moments.map(({ what, cell }) => `| ${what} | ${cell} |`);
     lines.push('', `## ${name}`, '');
     lines.push(`${(title ?? (() => name))(versions)}.`);
-    if (stale) lines.push('Its table keeps an entry for a session that was deleted; nothing runs for it.');
+    if (stale)
+      lines.push('Its table keeps an entry for a session that was deleted; nothing runs for it.');
     lines.push('', '| | sessions |', '| --- | --- |', ...counts);
     lines.push('', '| client | speaks | at its close, reports |', '| --- | --- | --- |');
     clients.forEach(({ versions: spoken, failures, reported }, at) => {

@@ -8,19 +8,22 @@ import { HOSTILE, mayOpen, send } from './hostile.mjs';
 import { examples, inTurn, out, sleep, talk } from './processes.mjs';
 
 /** A stopped process keeps its connections. Its GET stream counts as use until the proxy ends it by age. */
-const FLAGS = ['--idle-timeout', '3s', '--unused-timeout', '3s', '--stream-lifetime', '3s'];
+const FLAGS = ['--idle-timeout', '5s', '--unused-timeout', '5s', '--stream-lifetime', '3s'];
 /** For how long the two counts may differ, and for how long they must be as they should. */
 const SETTLES = 20_000;
 const STEADY = 500;
 /** A session that is there for longer after a refusal stays. */
 const LEAVES = 1_000;
-/** More clients than this do not connect at one moment: a server needs a second for its first call. */
+/** How many clients start, or connect, at a time. More of them starve those that are there on a small machine. */
 const AT_ONCE = 6;
 
 /** On a connection of its own: a server may close one that is kept just as it is used again. */
 function fetched(url) {
   return new Promise((resolve, reject) => {
-    get(url, { agent: false }, (answer) => json(answer).then(resolve, reject)).once('error', reject);
+    get(url, { agent: false }, (answer) => json(answer).then(resolve, reject)).once(
+      'error',
+      reject,
+    );
   });
 }
 
@@ -101,7 +104,8 @@ export async function visit({ name, command, args }, clients) {
   const moment = async (what, wanted) => {
     const count = await settled(server, proxy, wanted);
     const isSo = count.server === wanted && count.layer === wanted;
-    expect(what, isSo, `${told(count)}, not ${wanted} = ${wanted}`);
+    const { closed } = await proxy.ask('/stats');
+    expect(what, isSo, { wanted, ...count, closed });
     moments.push({ what, cell: told(count) });
   };
   const kinds = clients.map((kind) =>
@@ -110,14 +114,18 @@ export async function visit({ name, command, args }, clients) {
   const callers = kinds.flat();
   try {
     await moment('before', 0);
-    const booted = Promise.all(callers.map(({ caller }) => caller.ready()));
-    const [answersAlone] = await Promise.all([bare(alone), booted]);
-    const connects = callers.map(
-      ({ caller }) =>
-        () =>
-          caller.connect(),
-    );
-    await inTurn(AT_ONCE, connects);
+    const each = (act) =>
+      inTurn(
+        AT_ONCE,
+        callers.map(
+          ({ caller }) =>
+            () =>
+              act(caller),
+        ),
+      );
+    const started = each((caller) => caller.start());
+    const [answersAlone] = await Promise.all([bare(alone), started]);
+    await each((caller) => caller.connect());
     const inSession = callers.filter(({ caller }) => caller.inSession).length;
     await moment(`${callers.length} clients, ${inSession} of them with a session`, inSession);
     await Promise.all(callers.map(({ caller, end }) => caller.end(end)));

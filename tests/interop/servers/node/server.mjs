@@ -63,7 +63,11 @@ if (setUp === 'any') {
 } else {
   app.post('/mcp', handle);
   app.delete('/mcp', handle);
-  if (setUp === 'routes') app.get('/mcp', handler(() => false));
+  if (setUp === 'routes')
+    app.get(
+      '/mcp',
+      handler(() => false),
+    );
 }
 app.get('/sessions', (_, res) => res.json({ sessions: sessions.size }));
 
