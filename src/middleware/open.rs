@@ -131,9 +131,10 @@ where
         let registry = Arc::clone(&self.shared.registry);
         if let Ok(in_flight) = registry.enter(id.as_bytes(), principal.as_ref()) {
             drop(turn);
-            let Some(in_flight) = self.shared.at_its_endpoint(in_flight, &request) else {
+            if !in_flight.record().is_at(endpoint_of(&request)) {
+                self.shared.misplaced(in_flight);
                 return Ok(self.shared.reject(Rejection::SessionNotFound));
-            };
+            }
             let session = Session::of(in_flight.record());
             let track = match Track::begin(&self.shared, in_flight, &request) {
                 Ok(track) => track,
