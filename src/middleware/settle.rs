@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminator},
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
 /// What is known of a session before the inner service has answered.
@@ -140,7 +140,7 @@ impl Birth {
         };
         // It may have been a route that answers anything to anybody.
         if !opens_by_status(&response) {
-            response.headers_mut().remove(&SESSION_ID_HEADER);
+            gate::strip(&mut response);
             return Settled::plain(response);
         }
         let entered = opening

@@ -14,7 +14,7 @@ use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
-    gate::{Asked, Gate, Ruling, is_empty, names_a_session},
+    gate::{self, Asked, Gate, Ruling, is_empty, names_a_session},
     route::Kept,
     settle::{Settled, opened},
     shared::Shared,
@@ -24,7 +24,7 @@ use crate::{
         CloseReason, InFlight, Millis, Opener, Opening, Record, Session, StreamSeat, Terminator,
         Timed, span,
     },
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
 /// A request of a live session, from its arrival to the head of its answer.
@@ -128,7 +128,7 @@ impl Track {
         let ending = self.ending.take();
         let is_delete = ending.is_some();
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
-            response.headers_mut().remove(&SESSION_ID_HEADER);
+            gate::strip(&mut response);
             if status.is_success() && is_empty(response.body()) {
                 no_content(&mut response);
             }
@@ -138,7 +138,7 @@ impl Track {
             // The server is told all the same: it may be a balancer's other node that answered, and the session would
             // stay where nobody can reach it any more.
             self.shared.registry.close(self.in_flight.record(), CloseReason::Inner);
-            response.headers_mut().remove(&SESSION_ID_HEADER);
+            gate::strip(&mut response);
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
