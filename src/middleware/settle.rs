@@ -136,6 +136,7 @@ impl Birth {
         };
         // It may have been a route that answers anything to anybody.
         if !opens_by_status(&response) {
+            gate::strip(&mut response);
             return Settled::plain(response);
         }
         let entered = opening

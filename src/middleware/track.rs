@@ -14,7 +14,7 @@ use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
-    gate::{Asked, Gate, Ruling, is_empty, names_a_session},
+    gate::{self, Asked, Gate, Ruling, is_empty, names_a_session},
     route::Kept,
     settle::{Settled, opened},
     shared::Shared,
@@ -135,6 +135,7 @@ impl Track {
         let ending = self.other.as_mut().and_then(|other| other.ending.take());
         let is_delete = ending.is_some();
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
+            gate::strip(&mut response);
             if status.is_success() && is_empty(response.body()) {
                 no_content(&mut response);
             }
@@ -144,6 +145,7 @@ impl Track {
             // The server is told all the same: it may be a balancer's other node that answered, and the session would
             // stay where nobody can reach it any more.
             self.shared.registry.close(self.in_flight.record(), CloseReason::Inner);
+            gate::strip(&mut response);
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
