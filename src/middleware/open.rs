@@ -94,7 +94,7 @@ where
     /// A POST of something else, which a lenient server may take for a message all the same.
     pub(super) async fn foreign(self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, era);
-        match unclaimed.may_open().and_then(|()| unclaimed.counted_at_endpoint()) {
+        match unclaimed.may_open().and_then(|()| unclaimed.counted_if_told_apart()) {
             Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
             Err(why) => Ok(self.shared.reject(why)),
         }

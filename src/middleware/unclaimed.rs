@@ -80,10 +80,10 @@ impl Unclaimed {
         Ok(self)
     }
 
-    /// The same, where the user named the endpoint: elsewhere this may be any upload of any other route, and only the
-    /// sessions on their way out are bounded.
-    pub(super) fn counted_at_endpoint(self) -> Result<Self, Rejection> {
-        if self.shared.names_paths() {
+    /// The same for what may be any upload of any other route. Where all callers are nobody and the user named no
+    /// endpoint, one bound for all would refuse those: only the sessions on their way out are bounded there.
+    pub(super) fn counted_if_told_apart(self) -> Result<Self, Rejection> {
+        if self.shared.names_paths() || self.principal.is_some() {
             return self.counted();
         }
         let principal = self.principal.as_ref();
