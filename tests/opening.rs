@@ -121,8 +121,8 @@ async fn ids_that_cannot_be_used_are_refused_and_closed_again() {
         let reply = read(layer.layer(server).oneshot(initialize()).await.unwrap()).await;
         assert_eq!((reply.status.as_u16(), reply.id()), (502, None), "{ids:?}");
         pass(SECOND).await;
-        let good: Vec<_> = ids.into_iter().filter(|id| id.starts_with("good")).collect();
-        assert_eq!(*deleted.lock().unwrap(), good);
+        let ended: Vec<_> = ids.into_iter().filter(|id| !id.is_empty()).collect();
+        assert_eq!(*deleted.lock().unwrap(), ended);
         let stats = watched.sessions.stats();
         assert_eq!((stats.live, stats.opening, stats.closing), (0, 0, 0));
         watched.finish().await;
@@ -447,11 +447,9 @@ async fn a_session_closed_by_its_own_initialize_is_opened_and_closed_once() {
     });
     let (layer, watched) = watch(&FakeServer::default(), McpSessionLayer::new());
     let service = layer.layer(closing);
-    let opened = read(service.clone().oneshot(initialize()).await.unwrap()).await;
-    watched.learn(opened.id().unwrap());
-    assert_eq!(watched.events(), ["opened", "closed requested"]);
-    let lost = read(service.oneshot(call(opened.id().unwrap(), "ping")).await.unwrap()).await;
-    lost.assert_lost();
+    read(service.oneshot(initialize()).await.unwrap()).await.assert_lost();
+    let events = watched.events().into_iter().filter(|event| !event.starts_with("rejected"));
+    assert_eq!(events.collect::<Vec<_>>(), ["opened", "closed requested"]);
     assert_eq!((watched.sessions.len(), watched.sessions.stats().closing), (0, 0));
     watched.finish().await;
 }

@@ -9,7 +9,7 @@ use crate::{
     protocol::{Era, Fingerprint, Rejection, SESSION_ID_HEADER, SessionHeaders, SessionId},
 };
 
-/// Never dropped: at the end of a thread that would ask for a time that is gone by then, where others pause it.
+/// Never dropped: a thread's own would go after tokio's clock has gone.
 static KNOWN: LazyLock<Known> = LazyLock::new(Known::default);
 
 /// Lines of `name: value`; what cannot be a header is left out.

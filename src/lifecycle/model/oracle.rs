@@ -466,10 +466,10 @@ impl Oracle {
         let Some(entry) = self.sessions.get_mut(&serial) else { return };
         entry.phase = Phase::Closed;
         entry.in_flight = 0;
-        // The state of another session is not that of this one.
-        let serial = (*entry.id.get_or_insert_with(|| id.clone()) == id).then_some(serial);
+        entry.id.get_or_insert_with(|| id.clone());
         let counted = Counted::ByPermit(entry.who);
-        self.tellings.push(Telling { id, serial, counted, failed: 0, since: 0 });
+        // What was left in its state is there until then, also for a session of another name.
+        self.tellings.push(Telling { id, serial: Some(serial), counted, failed: 0, since: 0 });
     }
 
     /// False if the id is taken, or was closed here and must stay so.

@@ -139,7 +139,7 @@ impl Registry {
     ) {
         opening.activity.close();
         opening.name(id.clone(), Issuer::Inner);
-        // An opening that was named before may get another session.
+        // An opening that was named before may get another session, which needs what was left in its state.
         let is_named_so = opening.id() == Some(&id);
         let mut remains = opening.end_unopened(true);
         if let Some(permit) = &mut remains.permit {
