@@ -86,6 +86,8 @@ pub(super) struct Kept {
     pub(super) is_asked: bool,
     /// And was not accepted.
     pub(super) is_refused: bool,
+    /// And is being worked on.
+    pub(super) is_ending: bool,
 }
 
 /// A session that a client was given.

@@ -110,11 +110,12 @@ async fn end(ledger: &Ledger, headers: &HeaderMap) -> Response<Body> {
     let endings = ledger.settings.endings;
     let was_refused = {
         let mut book = ledger.book();
-        if book.is_live(&id) {
+        if book.is_live(&id) && !book.loose.contains(&id) {
             book.violate(Rule::Killed, brief(&id));
         }
         let Some(kept) = book.kept.get_mut(&id) else { return plain(StatusCode::NOT_FOUND) };
         kept.is_asked = true;
+        kept.is_ending = endings == Endings::Slow;
         std::mem::replace(&mut kept.is_refused, endings.refuses() || endings == Endings::Once)
     };
     let status = match endings {
@@ -256,7 +257,12 @@ fn ids(book: &mut Book, exchange: &Exchange, is_managed: bool, restores: bool) -
         let is_sent = own.as_ref() == Some(id);
         let echoes = is_sent && (exchange.is_own || restores);
         if is_managed && !echoes && !book.is_live(id) {
-            book.loose.remove(id);
+            // A server that gives out an id while it ends the session of that id: nobody knows which of the two ends.
+            if book.kept.get(id).is_some_and(|kept| kept.is_ending) {
+                book.loose.insert(id.clone());
+            } else {
+                book.loose.remove(id);
+            }
             book.named.insert(id.clone(), exchange.number);
             book.kept.insert(id.clone(), Kept::default());
         }
