@@ -113,9 +113,10 @@ differential-record:
 differential-real-time:
     cargo test --locked --test differential -- --record --idle 5m --file tests/differential/REAL-TIME.md
 
-# The official conformance suite and the official clients; installs them from npm.
-interop:
-    node tests/interop/run.mjs
+# The official conformance suite, the official clients, and MCP servers in Python and TypeScript behind the
+# proxy; installs them from npm and PyPI. `just interop servers` runs only those.
+interop *parts:
+    node tests/interop/run.mjs {{parts}}
 
 # No id in anything that the layer emits at TRACE, over the whole suite.
 secrets:

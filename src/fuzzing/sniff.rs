@@ -86,7 +86,13 @@ impl Tree {
                 let may_open = messages
                     .iter()
                     .any(|message| !matches!(message, Message::Foreign | Message::Other));
-                if any { Message::Batch { may_open } } else { Message::Foreign }
+                if messages.contains(&Message::InitializeNotification) {
+                    Message::InitializeNotification
+                } else if any {
+                    Message::Batch { may_open }
+                } else {
+                    Message::Foreign
+                }
             }
             Self::Object(_) => self.single(),
             _ => Message::Foreign,

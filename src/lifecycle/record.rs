@@ -271,7 +271,7 @@ impl Cold {
         }
         Remains {
             permit: self.stage.take().map(|stage| owner.permit(stage)),
-            terminate: self.terminate.clone(),
+            terminate: self.terminate.take(),
             extras,
         }
     }

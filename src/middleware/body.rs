@@ -41,7 +41,7 @@ pin_project! {
         // The layer is kept while a stream is open: nobody else would end or reclaim its session.
         Owned { slot: Option<Arc<Slot<B>>>, layer: Arc<Shared> },
         // What was read already comes first.
-        Peeked { frames: VecDeque<Frame<Bytes>>, rest: Option<Box<SessionBody<B>>> },
+        Peeked { peeked: Box<Peeked<B>> },
         // An answer of our own.
         Fixed { body: Full<Bytes> },
     }
@@ -49,9 +49,14 @@ pin_project! {
 
 /// What a body of known size holds of its session until it is over.
 struct Held {
-    grip: Grip,
-    seat: Option<StreamSeat>,
+    in_flight: InFlight,
     layer: Arc<Shared>,
+}
+
+/// What was read already, and what comes after it.
+struct Peeked<B> {
+    frames: VecDeque<Frame<Bytes>>,
+    rest: Option<SessionBody<B>>,
 }
 
 impl<B> SessionBody<B> {
@@ -69,8 +74,8 @@ impl<B> SessionBody<B> {
         if matches!(self.kind, Kind::Fixed { .. }) || frames.is_empty() && !is_over {
             return self;
         }
-        let rest = (!is_over).then(|| Box::new(self));
-        Self { kind: Kind::Peeked { frames, rest } }
+        let rest = (!is_over).then_some(self);
+        Self { kind: Kind::Peeked { peeked: Box::new(Peeked { frames, rest }) } }
     }
 }
 
@@ -92,25 +97,22 @@ where
     if body.is_end_stream() {
         return Ok(SessionBody::plain(body));
     }
-    let grip = grip(&layer, in_flight, seat.is_some(), holds);
-    if body.size_hint().exact().is_none() {
-        return stream(layer, Some(&head.headers), body, grip, seat);
+    let is_sized = body.size_hint().exact().is_some();
+    if !is_sized || seat.is_some() {
+        let grip = if holds && (seat.is_none() || layer.options.streams_hold) {
+            Grip::InFlight(in_flight)
+        } else {
+            Grip::Record(Arc::clone(in_flight.record()))
+        };
+        // One of declared length has no room for a heartbeat.
+        let headers = Some(&head.headers).filter(|_| !is_sized);
+        return stream(layer, headers, body, grip, seat);
     }
-    let held = Some(Held { grip, seat, layer });
+    let held = holds.then_some(Held { in_flight, layer });
     Ok(SessionBody { kind: Kind::Inline { body, held } })
 }
 
-#[inline]
-fn grip(shared: &Shared, in_flight: InFlight, is_get: bool, holds: bool) -> Grip {
-    if holds && (!is_get || shared.options.streams_hold) {
-        Grip::InFlight(in_flight)
-    } else {
-        Grip::Record(Arc::clone(in_flight.record()))
-    }
-}
-
-/// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat: one
-/// of declared length has no room for it.
+/// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat.
 #[inline(never)]
 fn stream<B>(
     layer: Arc<Shared>,
@@ -168,12 +170,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let gone = Kind::Fixed { body: Full::default() };
-        let Kind::Inline { body, held: Some(Held { grip, seat, layer }) } =
+        let Kind::Inline { body, held: Some(Held { in_flight, layer }) } =
             mem::replace(&mut self.kind, gone)
         else {
             return frame;
         };
-        match stream(layer, None, body, grip, seat) {
+        match stream(layer, None, body, Grip::InFlight(in_flight), None) {
             Ok(owned) => *self = owned,
             // The session has closed meanwhile.
             Err(_) => return Poll::Ready(None),
@@ -211,11 +213,12 @@ where
                 frame
             }
             KindProj::Owned { slot, .. } => Slot::poll_frame(slot, cx),
-            KindProj::Peeked { frames, rest } => {
-                if let Some(frame) = frames.pop_front() {
+            KindProj::Peeked { peeked } => {
+                if let Some(frame) = peeked.frames.pop_front() {
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                rest.as_mut().map_or(Poll::Ready(None), |rest| Pin::new(&mut **rest).poll_frame(cx))
+                let rest = peeked.rest.as_mut();
+                rest.map_or(Poll::Ready(None), |rest| Pin::new(rest).poll_frame(cx))
             }
             KindProj::Fixed { body } => {
                 Pin::new(body).poll_frame(cx).map_err(|never| match never {})
@@ -227,8 +230,9 @@ where
         match &self.kind {
             Kind::Inline { body, .. } => body.is_end_stream(),
             Kind::Owned { slot, .. } => slot.is_none(),
-            Kind::Peeked { frames, rest } => {
-                frames.is_empty() && rest.as_ref().is_none_or(|rest| rest.is_end_stream())
+            Kind::Peeked { peeked } => {
+                let rest = peeked.rest.as_ref();
+                peeked.frames.is_empty() && rest.is_none_or(|rest| rest.is_end_stream())
             }
             Kind::Fixed { body } => body.is_end_stream(),
         }
@@ -240,7 +244,8 @@ where
             Kind::Owned { slot, .. } => {
                 slot.as_ref().map_or_else(|| SizeHint::with_exact(0), |slot| slot.size_hint())
             }
-            Kind::Peeked { frames, rest } => {
+            Kind::Peeked { peeked } => {
+                let Peeked { frames, rest } = &**peeked;
                 let read: usize = frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
                 let rest = rest.as_ref().map_or(SizeHint::with_exact(0), |rest| rest.size_hint());
                 let mut hint = SizeHint::new();

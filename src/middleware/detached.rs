@@ -48,7 +48,7 @@ impl Errand {
     }
 
     fn is_initialize(&self) -> bool {
-        matches!(self, Self::Birth(Birth { kind: Kind::Initialize { .. }, .. }))
+        matches!(self, Self::Birth(Birth { kind: Kind::Initialize, .. }))
     }
 
     /// How long the client may have to wait. Only `initialize` is known to be quick: the others

@@ -145,6 +145,11 @@ impl Gate<'_> {
     }
 }
 
+/// Takes the client's own id out of an answer with which its session is no more.
+pub(super) fn strip<B>(response: &mut Response<B>) {
+    response.headers_mut().remove(&SESSION_ID_HEADER);
+}
+
 /// Puts the id into an answer, as a secret.
 pub(super) fn insert(headers: &mut HeaderMap, mut id: HeaderValue) {
     id.set_sensitive(true);

@@ -51,8 +51,8 @@ where
         let Sniffed { message, is_cut_short, body } = sniff(body).await;
         let request = Request::from_parts(parts, body);
         match message {
-            Message::Initialize(client) => self.initialize(request, Some(client)).await,
-            Message::InitializeNotification => self.initialize(request, None).await,
+            Message::Initialize(client) => self.initialize(request, client).await,
+            Message::InitializeNotification => Ok(self.not_opened(request)),
             Message::Ambiguous => Ok(self.shared.reject(Rejection::MessageAmbiguous)),
             Message::Other if era == Era::Modern => self.modern(request).await,
             // Merely longer or slower than we read.
@@ -94,7 +94,7 @@ where
     /// A POST of something else, which a lenient server may take for a message all the same.
     pub(super) async fn foreign(self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, era);
-        match unclaimed.may_open().and_then(|()| unclaimed.counted()) {
+        match unclaimed.may_open().and_then(|()| unclaimed.counted_if_told_apart()) {
             Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
             Err(why) => Ok(self.shared.reject(why)),
         }
@@ -131,9 +131,10 @@ where
         let registry = Arc::clone(&self.shared.registry);
         if let Ok(in_flight) = registry.enter(id.as_bytes(), principal.as_ref()) {
             drop(turn);
-            let Some(in_flight) = self.shared.at_its_endpoint(in_flight, &request) else {
+            if !in_flight.record().is_at(endpoint_of(&request)) {
+                self.shared.misplaced(in_flight);
                 return Ok(self.shared.reject(Rejection::SessionNotFound));
-            };
+            }
             let session = Session::of(in_flight.record());
             let track = match Track::begin(&self.shared, in_flight, &request) {
                 Ok(track) => track,
@@ -151,18 +152,19 @@ where
         self.open(request, principal, None, Kind::Restore { id, is_get, _turn: turn }).await
     }
 
-    /// `client` is `None` for a notification.
-    async fn initialize(
-        self,
-        request: Request<Body>,
-        client: Option<Box<ClientInfo>>,
-    ) -> Answer<S, B> {
+    /// An `initialize` that asks for no answer.
+    fn not_opened(&self, request: Request<Body>) -> Response<SessionBody<B>> {
+        let (principal, _) = self.shared.identify(request);
+        let who = self.shared.may_open(principal.as_ref());
+        self.shared.reject(who.err().unwrap_or(Rejection::InitializeWithoutId))
+    }
+
+    async fn initialize(self, request: Request<Body>, client: Box<ClientInfo>) -> Answer<S, B> {
         let (principal, request) = self.shared.identify(request);
         if let Err(why) = self.shared.may_open(principal.as_ref()) {
             return Ok(self.shared.reject(why));
         }
-        let kind = Kind::Initialize { expects_answer: client.is_some() };
-        self.open(request, principal, client, kind).await
+        self.open(request, principal, Some(client), Kind::Initialize).await
     }
 
     async fn open(

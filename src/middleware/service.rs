@@ -19,7 +19,7 @@ use super::{
     heartbeat::is_type,
     open::Caller,
     options::UnknownIds,
-    shared::Shared,
+    shared::{Shared, endpoint_of},
     track::Track,
     unclaimed::Unclaimed,
 };
@@ -205,11 +205,14 @@ where
         principal: Option<&Principal>,
     ) -> Result<InFlight, Elsewhere> {
         let Some(id) = id.map_err(Elsewhere::Refused)? else { return Err(Elsewhere::Absent) };
-        let shared = &self.common.shared;
-        let entered = shared.registry.enter(id, principal).and_then(|in_flight| {
-            shared.at_its_endpoint(in_flight, request).ok_or(Rejection::SessionNotFound)
-        });
-        entered.map_err(|lost| self.lost(request, id, principal, lost))
+        match self.common.shared.registry.enter(id, principal) {
+            Ok(in_flight) if in_flight.record().is_at(endpoint_of(request)) => Ok(in_flight),
+            Ok(in_flight) => {
+                self.common.shared.misplaced(in_flight);
+                Err(Elsewhere::Refused(Rejection::SessionNotFound))
+            }
+            Err(lost) => Err(self.lost(request, id, principal, lost)),
+        }
     }
 
     /// There is no such session here, or not for this principal.

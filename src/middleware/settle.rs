@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Exit, InFlight, Issuer, Opening, Record, StreamSeat, Terminator},
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
 /// What is known of a session before the inner service has answered.
@@ -30,10 +30,13 @@ pub(super) struct Birth {
 
 /// How the session came to be asked for.
 pub(super) enum Kind {
-    /// By `initialize`; without an `id` member it is a notification, which opens nothing.
-    Initialize { expects_answer: bool },
+    Initialize,
     /// By a request with an id that only the inner service may know.
-    Restore { id: SessionId, is_get: bool, _turn: Option<Turn> },
+    Restore {
+        id: SessionId,
+        is_get: bool,
+        _turn: Option<Turn>,
+    },
 }
 
 /// An answer, and the session that came of it, if one did.
@@ -59,26 +62,19 @@ impl Birth {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         match self.kind {
-            Kind::Initialize { expects_answer } => {
-                self.initialized(response, peeked, expects_answer)
-            }
+            Kind::Initialize => self.initialized(response, peeked),
             Kind::Restore { .. } => self.restored(response),
         }
     }
 
-    fn initialized<B>(
-        self,
-        mut response: Response<B>,
-        peeked: Peeked,
-        expects_answer: bool,
-    ) -> Settled<B>
+    fn initialized<B>(self, mut response: Response<B>, peeked: Peeked) -> Settled<B>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { shared, opening, site, .. } = self;
         let terminator = site.endpoint(shared.options.terminate.clone());
         let principal = opening.session().principal().cloned();
-        let may_open = expects_answer && peeked.verdict == Verdict::Fine;
+        let may_open = peeked.verdict == Verdict::Fine;
         let asked = if may_open { Asked::ForSession } else { Asked::Sessionless };
         let mut gate = Gate {
             shared: &shared,
@@ -140,7 +136,7 @@ impl Birth {
         };
         // It may have been a route that answers anything to anybody.
         if !opens_by_status(&response) {
-            response.headers_mut().remove(&SESSION_ID_HEADER);
+            gate::strip(&mut response);
             return Settled::plain(response);
         }
         let entered = opening
@@ -240,14 +236,14 @@ where
 {
     // Closed by its own handler, with its principal, or by a shutdown.
     if in_flight.record().word().is_closed() {
-        return Settled::nothing(shared.reject(Rejection::SessionNotFound));
+        return Settled::nothing(shared.reject(shared.why_closed()));
     }
     let opened = Some(Arc::clone(in_flight.record()));
     let (head, body) = response.into_parts();
     match carry(Arc::clone(shared), &head, body, in_flight, seat, holds) {
         Ok(body) => Settled { response: Response::from_parts(head, body), opened },
         // Since we looked.
-        Err(shared) => Settled::nothing(shared.reject(Rejection::SessionNotFound)),
+        Err(shared) => Settled::nothing(shared.reject(shared.why_closed())),
     }
 }
 

@@ -90,27 +90,23 @@ impl Shared {
         }
     }
 
-    /// The request of a session, if it came to where the session was opened. Elsewhere the id is unknown: it counts
-    /// for nothing.
-    #[inline]
-    pub(super) fn at_its_endpoint<T>(
-        &self,
-        in_flight: InFlight,
-        request: &Request<T>,
-    ) -> Option<InFlight> {
-        if in_flight.record().is_at(endpoint_of(request)) {
-            return Some(in_flight);
-        }
-        self.misplaced(in_flight);
-        None
-    }
-
+    /// The request came to another endpoint than its session's: there the id is unknown, and it counts for nothing.
     #[cold]
-    fn misplaced(&self, in_flight: InFlight) {
+    pub(super) fn misplaced(&self, in_flight: InFlight) {
         let record = Arc::clone(in_flight.record());
         record.uncount_request();
         in_flight.end_quietly();
         self.registry.look_at(&record);
+    }
+
+    /// The answer to a request whose session has closed meanwhile.
+    #[cold]
+    pub(super) fn why_closed(&self) -> Rejection {
+        if self.registry.is_draining() {
+            Rejection::ShuttingDown
+        } else {
+            Rejection::SessionNotFound
+        }
     }
 
     /// Whether the bodies of POSTs under live ids are to be read.
@@ -158,6 +154,7 @@ impl Shared {
     }
 
     /// Puts the session into the request.
+    #[inline]
     pub(super) fn insert<T>(&self, session: Session, request: &mut Request<T>) {
         let extensions = request.extensions_mut();
         if extensions.is_empty() {
@@ -220,7 +217,11 @@ fn room() -> Extensions {
 #[inline]
 pub(super) fn endpoint_of<T>(request: &Request<T>) -> &str {
     let uri = request.extensions().get::<OriginalUri>().map_or(request.uri(), |uri| &uri.0);
-    uri.path().trim_end_matches('/')
+    let mut path = uri.path();
+    while let Some(shorter) = path.strip_suffix('/') {
+        path = shorter;
+    }
+    path
 }
 
 /// Of whom doubtful requests are counted together.

@@ -14,7 +14,7 @@ use http_body::Body;
 
 use super::{
     body::{SessionBody, carry},
-    gate::{Asked, Gate, Ruling, is_empty, names_a_session},
+    gate::{self, Asked, Gate, Ruling, is_empty, names_a_session},
     route::Kept,
     settle::{Settled, opened},
     shared::Shared,
@@ -24,16 +24,23 @@ use crate::{
         CloseReason, InFlight, Millis, Opener, Opening, Record, Session, StreamSeat, Terminator,
         Timed, span,
     },
-    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+    protocol::{Rejection, SessionId},
 };
 
 /// A request of a live session, from its arrival to the head of its answer.
 pub(super) struct Track {
     shared: Arc<Shared>,
     in_flight: InFlight,
+    /// `None` for a POST.
+    other: Option<Box<OtherMethod>>,
+}
+
+/// What a request by another method than POST has.
+struct OtherMethod {
     seat: Option<StreamSeat>,
     ending: Option<Ending>,
-    is_post: bool,
+    /// Where the session was opened: its answer may come when the session has closed, and name another.
+    terminator: Option<Terminator>,
 }
 
 impl Track {
@@ -43,18 +50,40 @@ impl Track {
         in_flight: InFlight,
         request: &Request<T>,
     ) -> Result<Self, Rejection> {
+        let record = in_flight.record();
+        let (mut seat, mut ending) = (None, None);
         match *request.method() {
-            Method::GET => Self::stream(shared, in_flight),
-            Method::DELETE => Ok(Self::ending(shared, in_flight)),
-            Method::POST => Ok(Self::plain(shared, in_flight)),
-            _ => Ok(Self { is_post: false, ..Self::plain(shared, in_flight) }),
+            Method::POST => return Ok(Self::plain(shared, in_flight)),
+            Method::GET => match Self::seat(shared, record) {
+                Ok(taken) => seat = Some(taken),
+                Err(refusal) => {
+                    turn_back(shared, in_flight);
+                    return Err(refusal);
+                }
+            },
+            Method::DELETE => ending = Some(Ending::new(shared, record)),
+            _ => {}
         }
+        let terminator = record.terminate();
+        let other = Some(Box::new(OtherMethod { seat, ending, terminator }));
+        Ok(Self { other, ..Self::plain(shared, in_flight) })
+    }
+
+    fn seat(shared: &Shared, record: &Arc<Record>) -> Result<StreamSeat, Rejection> {
+        if shared.registry.is_draining() {
+            return Err(Rejection::ShuttingDown);
+        }
+        StreamSeat::take(record, shared.options.max_streams).ok_or(Rejection::TooManyStreams)
     }
 
     /// Of a POST.
     #[inline]
     pub(super) fn plain(shared: &Arc<Shared>, in_flight: InFlight) -> Self {
-        Self { shared: Arc::clone(shared), in_flight, seat: None, ending: None, is_post: true }
+        Self { shared: Arc::clone(shared), in_flight, other: None }
+    }
+
+    fn is_post(&self) -> bool {
+        self.other.is_none()
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -73,33 +102,9 @@ impl Track {
     /// The client hung up before there was an answer. If this was an `initialize` and the server opens a session for
     /// it, nobody will know: bodies are read for a while.
     pub(super) fn hung_up(&self) {
-        if self.is_post {
+        if self.is_post() {
             self.shared.calls.note(self.shared.registry.clock().now());
         }
-    }
-
-    fn stream(shared: &Arc<Shared>, in_flight: InFlight) -> Result<Self, Rejection> {
-        let refusal = if shared.registry.is_draining() {
-            Rejection::ShuttingDown
-        } else {
-            match StreamSeat::take(in_flight.record(), shared.options.max_streams) {
-                Some(seat) => {
-                    return Ok(Self {
-                        seat: Some(seat),
-                        is_post: false,
-                        ..Self::plain(shared, in_flight)
-                    });
-                }
-                None => Rejection::TooManyStreams,
-            }
-        };
-        turn_back(shared, in_flight);
-        Err(refusal)
-    }
-
-    fn ending(shared: &Arc<Shared>, in_flight: InFlight) -> Self {
-        let ending = Ending::new(shared, in_flight.record());
-        Self { ending: Some(ending), is_post: false, ..Self::plain(shared, in_flight) }
     }
 
     /// The answer has come.
@@ -109,7 +114,8 @@ impl Track {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let has_id = names_a_session(&mut response);
-        if has_id || self.ending.is_some() || turns_away(response.status()) {
+        let is_delete = || self.other.as_ref().is_some_and(|other| other.ending.is_some());
+        if has_id || turns_away(response.status()) || is_delete() {
             return self.judge(response, has_id);
         }
         self.carry(response)
@@ -125,20 +131,21 @@ impl Track {
         if has_id && let Some(other) = self.rule(&mut response) {
             return other.response(self, response);
         }
-        let ending = self.ending.take();
+        let is_post = self.is_post();
+        let ending = self.other.as_mut().and_then(|other| other.ending.take());
         let is_delete = ending.is_some();
         if ending.is_some_and(|ending| ending.end_if_agreed(status)) {
-            response.headers_mut().remove(&SESSION_ID_HEADER);
+            gate::strip(&mut response);
             if status.is_success() && is_empty(response.body()) {
                 no_content(&mut response);
             }
             return response.map(SessionBody::plain);
         }
-        if status == StatusCode::NOT_FOUND && (self.is_post || is_delete) {
+        if status == StatusCode::NOT_FOUND && (is_post || is_delete) {
             // The server is told all the same: it may be a balancer's other node that answered, and the session would
             // stay where nobody can reach it any more.
             self.shared.registry.close(self.in_flight.record(), CloseReason::Inner);
-            response.headers_mut().remove(&SESSION_ID_HEADER);
+            gate::strip(&mut response);
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
@@ -151,7 +158,8 @@ impl Track {
     /// `Some` if the answer opened another session.
     fn rule<B>(&self, response: &mut Response<B>) -> Option<Other> {
         let record = self.in_flight.record();
-        let terminate = record.terminate();
+        let at_first = self.other.as_ref().and_then(|other| other.terminator.clone());
+        let terminate = record.terminate().or(at_first);
         let mut gate = Gate {
             shared: &self.shared,
             endpoint: terminate.clone(),
@@ -160,7 +168,7 @@ impl Track {
             kept: Kept::of(&Session::of(record)),
         };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
-        let ruling = gate.rule(response, Asked::Live { id, is_post: self.is_post });
+        let ruling = gate.rule(response, Asked::Live { id, is_post: self.is_post() });
         if !matches!(ruling, Ruling::HandOn) {
             // Such a server opens sessions under live ones: from now on, a permit comes first.
             self.shared.calls.expect_always();
@@ -201,9 +209,10 @@ impl Track {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let (head, body) = response.into_parts();
-        match carry(self.shared, &head, body, self.in_flight, self.seat, true) {
+        let seat = self.other.and_then(|other| other.seat);
+        match carry(self.shared, &head, body, self.in_flight, seat, true) {
             Ok(body) => Response::from_parts(head, body),
-            Err(shared) => shared.reject(Rejection::SessionNotFound),
+            Err(shared) => shared.reject(shared.why_closed()),
         }
     }
 }

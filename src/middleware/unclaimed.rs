@@ -80,6 +80,19 @@ impl Unclaimed {
         Ok(self)
     }
 
+    /// The same for what may be any upload of any other route. Where all callers are nobody and the user named no
+    /// endpoint, one bound for all would refuse those: only the sessions on their way out are bounded there.
+    pub(super) fn counted_if_told_apart(self) -> Result<Self, Rejection> {
+        if self.shared.names_paths() || self.principal.is_some() {
+            return self.counted();
+        }
+        let principal = self.principal.as_ref();
+        if self.shared.registry.unclaimed(principal) >= most_unclaimed(principal) {
+            return Err(Rejection::TableFull);
+        }
+        Ok(self)
+    }
+
     /// Takes a place among the doubtful requests of this principal and, at `endpoint`, a permit for a session that may
     /// come of it. A body that was not read to its end takes none: thousands of slow ones would hold them all.
     pub(super) fn doubtful(self, endpoint: Option<&str>) -> Result<Self, Rejection> {

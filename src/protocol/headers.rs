@@ -25,13 +25,13 @@ impl<'a> SessionHeaders<'a> {
                 if name == ID {
                     is_repeated |= id.is_some();
                     id = Some(value);
-                } else {
+                } else if name[0] == ID[0] {
                     has_folded |= folds_into(name, ID);
                 }
             } else if name.len() == VERSION.len() {
                 if name == VERSION {
                     version = version.or(Some(value));
-                } else {
+                } else if name[0] == VERSION[0] {
                     has_folded |= folds_into(name, VERSION);
                 }
             }

@@ -32,6 +32,9 @@ pub enum Rejection {
     IdMalformed,
     /// 400: a JSON-RPC message other than `initialize` came without an id.
     IdMissing,
+    /// 400: an `initialize` without an `id` member, by itself or in a batch. It asks for no answer, so no answer could
+    /// name the session that some servers open for it all the same.
+    InitializeWithoutId,
     /// 400: `jsonrpc` or `method` stands twice in the message, and two parsers may disagree on
     /// which counts.
     MessageAmbiguous,
@@ -93,6 +96,7 @@ impl Rejection {
             Self::IdTooLong => row!(BAD_REQUEST, -32000, "Mcp-Session-Id is over 4096 bytes"),
             Self::IdMalformed => row!(BAD_REQUEST, -32000, "Mcp-Session-Id must be visible ASCII"),
             Self::IdMissing => row!(BAD_REQUEST, -32000, "Mcp-Session-Id is required"),
+            Self::InitializeWithoutId => row!(BAD_REQUEST, -32000, "initialize needs an id"),
             Self::MessageAmbiguous => row!(BAD_REQUEST, -32000, "Message repeats a member"),
             Self::EndpointTooLong => row!(URI_TOO_LONG, -32000, "URI and Host are over 4 KiB"),
             Self::PrincipalRequired => row!(FORBIDDEN, -32000, "An identified caller is required"),
@@ -146,13 +150,14 @@ mod tests {
     use super::*;
 
     /// The wire, spelled out: whoever changes a row changes it here too.
-    const WIRE: [(Rejection, u16, &str); 17] = [
+    const WIRE: [(Rejection, u16, &str); 18] = [
         (Rejection::SessionNotFound, 404, r#"-32001,"message":"Session not found""#),
         (Rejection::IdRepeated, 400, r#"-32000,"message":"Mcp-Session-Id must be sent once""#),
         (Rejection::IdEmpty, 400, r#"-32000,"message":"Mcp-Session-Id must not be empty""#),
         (Rejection::IdTooLong, 400, r#"-32000,"message":"Mcp-Session-Id is over 4096 bytes""#),
         (Rejection::IdMalformed, 400, r#"-32000,"message":"Mcp-Session-Id must be visible ASCII""#),
         (Rejection::IdMissing, 400, r#"-32000,"message":"Mcp-Session-Id is required""#),
+        (Rejection::InitializeWithoutId, 400, r#"-32000,"message":"initialize needs an id""#),
         (Rejection::MessageAmbiguous, 400, r#"-32000,"message":"Message repeats a member""#),
         (Rejection::EndpointTooLong, 414, r#"-32000,"message":"URI and Host are over 4 KiB""#),
         (

@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 128;
 pub(crate) enum Message {
     /// A JSON-RPC `initialize`, with what the client says of itself.
     Initialize(Box<ClientInfo>),
-    /// An `initialize` without an `id` member: nobody expects an answer, so it opens no session.
+    /// An `initialize` without an `id` member, by itself or in a batch. It asks for no answer.
     InitializeNotification,
     /// One other JSON-RPC message, read without doubt.
     Other,
@@ -68,7 +68,8 @@ pub struct ClientInfo {
 pub(crate) fn classify(body: &[u8]) -> Message {
     match serde_json::from_slice::<Envelope<'_>>(body) {
         Ok(Envelope::Object(object)) => object.into_message(),
-        Ok(Envelope::Batch { json_rpc: true, may_open }) => Message::Batch { may_open },
+        Ok(Envelope::Batch { notifies: true, .. }) => Message::InitializeNotification,
+        Ok(Envelope::Batch { json_rpc: true, may_open, .. }) => Message::Batch { may_open },
         Ok(Envelope::Batch { json_rpc: false, .. } | Envelope::Scalar) => Message::Foreign,
         Err(_) => Message::Doubtful,
     }
@@ -76,7 +77,7 @@ pub(crate) fn classify(body: &[u8]) -> Message {
 
 enum Envelope<'a> {
     Object(Object<'a>),
-    Batch { json_rpc: bool, may_open: bool },
+    Batch { json_rpc: bool, may_open: bool, notifies: bool },
     Scalar,
 }
 
@@ -176,16 +177,17 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let (mut json_rpc, mut may_open) = (false, false);
+        let (mut json_rpc, mut may_open, mut notifies) = (false, false, false);
         while let Some(item) = items.next_element::<&RawValue>()? {
             // Only objects are messages; an array in a batch is not walked into.
             if item.get().starts_with('{') {
                 let message = classify(item.get().as_bytes());
                 json_rpc |= message != Message::Foreign;
                 may_open |= message.may_open();
+                notifies |= message == Message::InitializeNotification;
             }
         }
-        Ok(Envelope::Batch { json_rpc, may_open })
+        Ok(Envelope::Batch { json_rpc, may_open, notifies })
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
@@ -316,6 +318,7 @@ mod tests {
         for body in [
             r#"{"jsonrpc":"2.0","method":"initialize"}"#,
             r#"{"jsonrpc":"2.0","method":"initialize","params":{"id":1}}"#,
+            r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"initialize"}]"#,
         ] {
             assert_eq!(classify(body.as_bytes()), Message::InitializeNotification, "{body}");
         }

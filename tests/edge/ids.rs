@@ -20,21 +20,13 @@ fn idless() -> Vec<(&'static str, Request<axum::body::Body>)> {
     all.push(("not JSON", json_post("not JSON")));
     all.push(("text", post(Some("text/plain"), "hello")));
     all.push(("untyped", post(None, initialize_body().to_string())));
-    all.push(("a notification", json_post(notification())));
     all
 }
 
-/// An `initialize` without `id`.
-fn notification() -> String {
-    let mut body = initialize_body();
-    body.as_object_mut().unwrap().remove("id");
-    body.to_string()
-}
-
 /// Whether a session may come of such an answer.
-fn opens(request: &Request<axum::body::Body>, how: &str, status: u16, kind: Option<&str>) -> bool {
+fn opens(request: &Request<axum::body::Body>, status: u16, kind: Option<&str>) -> bool {
     let is_mcp = [JSON, EVENTS, None].contains(&kind);
-    request.method() == Method::POST && how != "a notification" && is_mcp && status < 300
+    request.method() == Method::POST && is_mcp && status < 300
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +39,7 @@ async fn no_id_that_comes_with_a_refusal_reaches_the_client_and_each_session_is_
             let stage = Stage::new(&own, generous(&own, status, kind), configure);
             let mut owned = 0;
             for (how, request) in idless() {
-                let opens = opens(&request, how, status, kind);
+                let opens = opens(&request, status, kind);
                 let reply = stage.ask(request).await;
                 assert_eq!(reply.status, status, "{how} {kind:?}");
                 assert_eq!(reply.body, body_of(kind), "{how} {kind:?} {status}");

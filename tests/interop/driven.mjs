@@ -65,6 +65,11 @@ export class Driven {
     return this.#ask('close');
   }
 
+  /** Stops the process where it is: its connections stay open. */
+  freeze() {
+    this.#program.child.kill('SIGSTOP');
+  }
+
   kill() {
     this.#program.child.kill('SIGKILL');
     return this.#program.ended;

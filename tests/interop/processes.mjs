@@ -40,8 +40,9 @@ export async function prepare({ install = true } = {}) {
   const major = await said(node, ['--version']);
   if (Number(/^v(\d+)/.exec(major)?.[1]) < 22)
     throw new Error(`the suite needs Node 22, not ${major}`);
-  const programs = ['--example', 'interop_server', '--example', 'interop_client'];
-  await must('cargo', ['build', '--locked', ...programs]);
+  const programs = ['interop_server', 'interop_client', 'reverse_proxy'];
+  const names = programs.flatMap((program) => ['--example', program]);
+  await must('cargo', ['build', '--locked', ...names]);
 }
 
 /** What a program writes to its standard output. */
@@ -66,9 +67,17 @@ export function versions() {
   };
 }
 
-/** A program that is talked to by lines, and ends when its input does. */
-export function talk(command, args, onLine) {
-  const child = spawn(command, args, { cwd: root, stdio: ['pipe', 'pipe', 'inherit'] });
+/** Those that run; a program that does not end with its input must not outlive the run either. */
+const running = new Set();
+process.once('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+
+/** A program that is talked to by lines, and ends when its input does, or by a signal. */
+export function talk(command, args, onLine, log) {
+  const stdio = ['pipe', 'pipe', log ? 'pipe' : 'inherit'];
+  const child = spawn(command, args, { cwd: root, stdio });
+  running.add(child);
+  child.once('close', () => running.delete(child));
+  if (log) child.stderr.pipe(log, { end: false });
   createInterface({ input: child.stdout }).on('line', onLine);
   const ended = new Promise((resolve) => child.once('close', resolve));
   child.stdin.on('error', () => {});
@@ -76,8 +85,9 @@ export function talk(command, args, onLine) {
     child,
     ended,
     write: (line) => child.stdin.write(`${line}\n`),
-    async stop() {
+    async stop(signal) {
       child.stdin.end();
+      if (signal) child.kill(signal);
       const timer = setTimeout(() => child.kill('SIGKILL'), 5_000);
       await ended;
       clearTimeout(timer);

@@ -1,13 +1,14 @@
-// Interoperability: the official conformance suite, and the official clients.
+// Interoperability: the official conformance suite, the official clients, and servers as people run them.
 //
 //   node tests/interop/run.mjs              everything; fails where anything is not as committed
-//   node tests/interop/run.mjs --write      the same, and writes down what it found
+//   node tests/interop/run.mjs --write      the same, and writes down what it found, unless it must not be
 //   node tests/interop/run.mjs --no-install with what is installed already
-//   node tests/interop/run.mjs conformance  or `clients`: one half
+//   node tests/interop/run.mjs conformance  or `clients`, or `servers`: one part
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import * as clients from './clients.mjs';
 import * as suite from './conformance.mjs';
+import * as real from './servers.mjs';
 import { here, out, prepare, versions } from './processes.mjs';
 
 const args = process.argv.slice(2);
@@ -16,11 +17,11 @@ const halves = args.filter((arg) => !arg.startsWith('--'));
 const wanted = (half) => halves.length === 0 || halves.includes(half);
 const failures = [];
 
-/** What was found must be what is committed. */
-function settle(file, found) {
+/** What was found must be what is committed. What must not be is never written down. */
+function settle(file, found, isSound) {
   mkdirSync(out, { recursive: true });
   writeFileSync(`${out}/${file}`, found);
-  if (write) writeFileSync(`${here}${file}`, found);
+  if (write && isSound) writeFileSync(`${here}${file}`, found);
   const committed = existsSync(`${here}${file}`) ? readFileSync(`${here}${file}`, 'utf8') : '';
   if (committed === found) return;
   const [old, now] = [rows(committed), rows(found)];
@@ -56,12 +57,15 @@ async function half(name, module, file) {
   console.log(`\n${table}\n${name}: ${seconds} s\n`);
   for (const problem of result.problems)
     failures.push(`${name}: ${JSON.stringify(problem, null, 1)}`);
-  settle(file, table);
+  settle(file, table, result.problems.length === 0);
 }
 
-await prepare({ install: !args.includes('--no-install') });
+const install = !args.includes('--no-install');
+await prepare({ install });
+if (install && wanted('servers')) await real.install();
 await half('conformance', suite, 'CONFORMANCE.md');
 await half('clients', clients, 'CLIENTS.md');
+await half('servers', real, 'SERVERS.md');
 
 for (const failure of failures) console.error(`\nFAILED: ${failure}`);
 process.exitCode = failures.length > 0 ? 1 : 0;

@@ -123,6 +123,8 @@ fn right(settings: &Settings, book: &Book, exchange: &Exchange) -> Answer {
         return match sent.message {
             _ if !is_post => Answer::Passed,
             Message::Initialize => opening(settings, book, exchange),
+            Message::Notification if !settings.may_own(sent.who) => Answer::Refused(403),
+            Message::Notification => Answer::Refused(400),
             Message::Call | Message::PaddedCall | Message::Padded => Answer::Passed,
             Message::Ambiguous => Answer::Refused(400),
             // As good as a longer one, or as one of another kind.
@@ -138,8 +140,7 @@ fn right(settings: &Settings, book: &Book, exchange: &Exchange) -> Answer {
         _ if !is_post => Answer::Passed,
         Message::Initialize => opening(settings, book, exchange),
         Message::Notification if !settings.may_own(sent.who) => Answer::Refused(403),
-        Message::Notification if !has_room(settings, book, exchange) => Answer::Anything,
-        Message::Notification => Answer::Nothing,
+        Message::Notification => Answer::Refused(400),
         Message::Ambiguous => Answer::Refused(400),
         Message::Call if !passes_missing => Answer::Refused(400),
         Message::Call => Answer::Anything,
