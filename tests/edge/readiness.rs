@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::{Request, Response};
-use mcp_session_layer::{McpSessionLayer, SessionBody, UnknownIds};
+use mcp_session_layer::{McpSessionLayer, SessionBody, WhenFull};
 use tower::{
     BoxError, Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer,
     limit::ConcurrencyLimitLayer, util::BoxCloneSyncService,
@@ -116,21 +116,16 @@ async fn a_stream_too_many_and_a_full_table_reserve_nothing_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_newcomer_waits_for_the_place_of_a_session_that_closes_its_delete_can_be_sent() {
-    for policy in [UnknownIds::Reject, UnknownIds::Forward] {
-        let own = Own::default();
+async fn while_a_newcomer_waits_for_the_place_of_another_session_that_ones_delete_can_be_sent() {
+    for buffered in [true, false] {
+        let evicting: fn(McpSessionLayer) -> McpSessionLayer =
+            |layer| layer.max_sessions(5).when_full(WhenFull::EvictIdle);
+        let Rig { own, mut service, ids, watched } = Rig::new(buffered, evicting).await;
         own.delete_takes(SECOND);
-        let layer = McpSessionLayer::new().max_sessions(1).unknown_ids(policy);
-        let (layer, watched) = watch(&FakeServer::default(), layer);
-        let inner =
-            ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1)).service(proper(&own));
-        let mut service = Buffer::new(layer.layer(inner).map_err(BoxError::from), 8);
-        let id = ask_ready(&mut service, initialize()).await.id().unwrap().to_owned();
-        watched.learn(&id);
-        assert!(watched.sessions.close(&id));
         let before = tokio::time::Instant::now();
-        let next = ask_ready(&mut service, initialize()).await;
-        assert_eq!((next.status.as_u16(), before.elapsed()), (200, SECOND));
+        let next = ask_ready(&mut service, of("alice", initialize())).await;
+        assert_eq!((next.status.as_u16(), before.elapsed()), (200, SECOND), "{buffered}");
+        assert!(own.ended().len() == 1 && ids.contains(&own.ended()[0]));
         watched.learn(next.id().unwrap());
         drop(service);
         watched.finish().await;
