@@ -13,7 +13,7 @@ use http_body::Body as HttpBody;
 use super::{
     counts::Counted,
     endpoint::{Calls, Site},
-    gate::{Asked, Gate, Ruling, names_a_session},
+    gate::{self, Asked, Gate, Ruling, names_a_session},
     route::Kept,
     settle::{Settled, opened},
     shared::{Bucket, Shared, endpoint_of},
@@ -131,7 +131,13 @@ impl Unclaimed {
             None => Asked::Sessionless,
         };
         let id = match gate.rule(&mut response, asked) {
-            Ruling::HandOn | Ruling::Stripped => return Settled::plain(response),
+            Ruling::HandOn | Ruling::Stripped => {
+                // A DELETE of an id that only the server may know: the layer owns no such session.
+                if named.is_some() {
+                    gate::strip(&mut response);
+                }
+                return Settled::plain(response);
+            }
             Ruling::Unusable => return Settled::nothing(shared.reject(Rejection::UnusableId)),
             Ruling::Own(id) => id,
         };
