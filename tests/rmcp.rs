@@ -564,7 +564,7 @@ async fn state_in_a_session_counts_for_that_session_alone_and_through_rmcp_tools
     drop(calls);
     let weak = Arc::downgrade(&session.state().get::<Calls>().unwrap());
     assert!(session.close());
-    assert!(weak.upgrade().is_none(), "gone with the session");
+    until("gone when the server was told", PATIENCE, async || weak.upgrade().is_none()).await;
     assert_eq!(stage.call(&two, "count", json!({})).await.1, "3");
     client.cancel().await.unwrap();
     stage.finish().await;

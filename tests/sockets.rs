@@ -484,7 +484,7 @@ async fn bad_bodies_are_refused_by_the_layer_or_left_to_the_server_and_open_noth
         [INITIALIZE, INITIALIZE].concat(),
         ["\u{feff}".as_bytes(), INITIALIZE].concat(),
         INITIALIZE.iter().flat_map(|&byte| [byte, 0]).collect(),
-        b"{\"jsonrpc\":\"2.0\",\"method\":\"initialize\",\"x\":\"\xff\"}".to_vec(),
+        b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"x\":\"\xff\"}".to_vec(),
         deep.clone().into_bytes(),
         deep_objects.clone().into_bytes(),
         hidden(&nested("[", "]", 30_000)),

@@ -28,7 +28,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.record.activity.exit(self.exit, || self.record.home().clock.at_most());
+        if !self.record.activity.exit(self.exit, || self.record.home().clock.at_most()) {
+            self.record.left_closed();
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Opening {
         self.completed = true;
         let phase = std::mem::replace(&mut self.record.cold().phase, Phase::Open);
         if let Phase::Opening { closed_early: Some(reason) } = phase {
-            self.registry.tear_down(&self.record, reason, true);
+            self.registry.tear_down(&self.record, reason, true, 0);
         }
         self.registry.close_if_shut_down(&self.record);
         Ok(InFlight::admitted(Arc::clone(&self.record), exit))

@@ -59,6 +59,9 @@ pub(super) struct Cold {
     stage: Option<Stage>,
     pub(super) terminate: Option<Terminator>,
     extras: Option<Box<Extras>>,
+    /// Guards that were there when the session closed and are still. The endpoint is kept for them: the answer to their
+    /// request may name another session.
+    late: i32,
 }
 
 /// What most sessions never have.
@@ -91,6 +94,7 @@ impl Record {
                 stage: permit.map(Permit::stow),
                 terminate: None,
                 extras: None,
+                late: 0,
             }),
         }
     }
@@ -212,17 +216,42 @@ impl Record {
     /// Ends the last phase and hands out what the session held, unless it is still being opened: then
     /// the opener does that, for the reason that is left behind. With `keeps_state`, the state stays
     /// until [`take_state`](Self::take_state).
-    pub(super) fn end(&self, reason: CloseReason, keeps_state: bool) -> Option<Remains> {
+    ///
+    /// `in_flight` guards have yet to leave.
+    pub(super) fn end(
+        &self,
+        reason: CloseReason,
+        keeps_state: bool,
+        in_flight: u64,
+    ) -> Option<Remains> {
         let mut cold = self.cold();
         match &mut cold.phase {
             Phase::Opening { closed_early } => {
                 *closed_early = Some(reason);
                 None
             }
-            Phase::Open => Some(cold.close(&self.owner, keeps_state)),
+            Phase::Open => {
+                // Some may have left since the word was closed.
+                cold.late += in_flight as i32;
+                let kept = cold.terminate.clone().filter(|_| cold.late > 0);
+                let remains = cold.close(&self.owner, keeps_state);
+                cold.terminate = kept;
+                Some(remains)
+            }
             // The opening was given up between the word and this: it never was in the table.
             Phase::Closed => None,
         }
+    }
+
+    /// A guard has left a session that is closed.
+    #[cold]
+    pub(super) fn left_closed(&self) {
+        let endpoint = {
+            let mut cold = self.cold();
+            cold.late -= 1;
+            if cold.late == 0 && cold.phase == Phase::Closed { cold.terminate.take() } else { None }
+        };
+        drop(endpoint);
     }
 
     /// The same for a session that never was open.

@@ -39,8 +39,6 @@ pub(super) struct Track {
 struct OtherMethod {
     seat: Option<StreamSeat>,
     ending: Option<Ending>,
-    /// Where the session was opened: its answer may come when the session has closed, and name another.
-    terminator: Option<Terminator>,
 }
 
 impl Track {
@@ -64,8 +62,7 @@ impl Track {
             Method::DELETE => ending = Some(Ending::new(shared, record)),
             _ => {}
         }
-        let terminator = record.terminate();
-        let other = Some(Box::new(OtherMethod { seat, ending, terminator }));
+        let other = Some(Box::new(OtherMethod { seat, ending }));
         Ok(Self { other, ..Self::plain(shared, in_flight) })
     }
 
@@ -158,8 +155,7 @@ impl Track {
     /// `Some` if the answer opened another session.
     fn rule<B>(&self, response: &mut Response<B>) -> Option<Other> {
         let record = self.in_flight.record();
-        let at_first = self.other.as_ref().and_then(|other| other.terminator.clone());
-        let terminate = record.terminate().or(at_first);
+        let terminate = record.terminate();
         let mut gate = Gate {
             shared: &self.shared,
             endpoint: terminate.clone(),

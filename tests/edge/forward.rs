@@ -108,6 +108,19 @@ async fn a_delete_of_ids_that_nobody_knows_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_answer_to_a_delete_of_an_id_that_only_the_server_knew_names_no_session() {
+    let own = Own::default();
+    let echo = scripted(&own, |_, call| async move {
+        let id = call.id().filter(|_| call.method() == Method::DELETE)?;
+        Some(named(answer(204, None, ""), &id))
+    });
+    let stage = Stage::new(&own, echo, forwarding);
+    let reply = stage.ask(delete("from-before-the-restart-0001")).await;
+    assert_eq!((reply.status.as_u16(), reply.id()), (204, None));
+    stage.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restored_session_names_itself_as_a_secret_and_only_itself() {
     let own = Own::default();
     let inner = scripted(&own, |own, call| async move {

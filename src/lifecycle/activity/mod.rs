@@ -136,9 +136,9 @@ impl Activity {
         }
     }
 
-    /// Counts one less in flight. On a closed session there is nothing left to count.
+    /// Counts one less in flight. On a closed session there is nothing left to count, and the answer is false.
     #[inline]
-    pub(crate) fn exit(&self, exit: Exit, now: impl FnOnce() -> Millis) {
+    pub(crate) fn exit(&self, exit: Exit, now: impl FnOnce() -> Millis) -> bool {
         let stamp = if exit == Exit::Quiet { 0 } else { now() };
         let mut word = self.load();
         while !word.is_closed() {
@@ -148,10 +148,11 @@ impl Activity {
                 word.in_flight() - 1,
             );
             match self.exchange(word, next) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(current) => word = current,
             }
         }
+        false
     }
 
     /// Closes the session if nothing happened since `seen` was read, and nothing was in flight.
@@ -164,7 +165,12 @@ impl Activity {
 
     /// Closes the session, whatever is in flight. True for exactly one caller.
     pub(crate) fn close(&self) -> bool {
-        !Word(self.0.swap(CLOSED, Ordering::AcqRel)).is_closed()
+        self.close_at().is_some()
+    }
+
+    /// As [`close`](Self::close); how the word read before. `None` if it was closed already.
+    pub(crate) fn close_at(&self) -> Option<Word> {
+        Some(Word(self.0.swap(CLOSED, Ordering::AcqRel))).filter(|word| !word.is_closed())
     }
 
     /// The least that enter and exit can cost.

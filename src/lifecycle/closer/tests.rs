@@ -331,3 +331,27 @@ fn retries_of_a_runtime_that_has_died_go_on_with_the_next_request() {
     });
     assert_eq!((fails.calls(), hangs.calls.load(Ordering::SeqCst)), (2, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_is_kept_for_the_last_request_of_a_closed_session_and_no_longer() {
+    let registry = Registry::new(NEVER, LIMITS, Vec::new());
+    let server = Server::new(Answer::With(Terminated::Done));
+    let first = open(&registry, "a", &server);
+    let second = registry.enter(b"a", None).unwrap();
+    let session = Session::of(first.record());
+    assert!(registry.close(first.record(), CloseReason::Requested));
+    tokio::time::sleep(SHORTLY).await;
+    assert!(second.record().terminate().is_some());
+    drop(first);
+    assert!(second.record().terminate().is_some(), "for the other");
+    let record = Arc::clone(second.record());
+    drop(second);
+    assert!(record.terminate().is_none(), "a session that somebody keeps does not keep the server");
+    assert!(session.is_closed());
+    drop(open(&registry, "b", &server));
+    let idle = registry.find(b"b").unwrap();
+    assert!(registry.close(&idle, CloseReason::Requested));
+    assert!(idle.terminate().is_none(), "nobody is there to need it");
+    tokio::time::sleep(SHORTLY).await;
+    assert_eq!(Arc::strong_count(&server), 1);
+}

@@ -33,11 +33,9 @@ impl Registry {
     }
 
     fn close_as(&self, record: &Arc<Record>, reason: CloseReason, tell: bool) -> bool {
-        let won = record.activity.close();
-        if won {
-            self.tear_down(record, reason, tell);
-        }
-        won
+        let Some(word) = record.activity.close_at() else { return false };
+        self.tear_down(record, reason, tell, word.in_flight());
+        true
     }
 
     /// Closes the session if its time is up; otherwise says when to look again.
@@ -56,7 +54,7 @@ impl Registry {
                 // Fails if the word has moved since: then the verdict may be another.
                 Verdict::Expire(reason) => {
                     if record.activity.expire(word) {
-                        self.tear_down(record, reason, true);
+                        self.tear_down(record, reason, true, 0);
                         return None;
                     }
                 }
@@ -68,23 +66,24 @@ impl Registry {
     pub(in crate::lifecycle) fn evict(&self, record: &Arc<Record>, seen: Word) -> bool {
         let evicted = record.activity.expire(seen);
         if evicted {
-            self.tear_down(record, CloseReason::Evicted, true);
+            self.tear_down(record, CloseReason::Evicted, true, 0);
         }
         evicted
     }
 
-    /// The one way down. Called by whoever won the word, once.
+    /// The one way down. Called once, by the caller that closed the word, on which `in_flight` guards were then.
     pub(in crate::lifecycle) fn tear_down(
         &self,
         record: &Arc<Record>,
         reason: CloseReason,
         tell: bool,
+        in_flight: u64,
     ) {
         // A server that restores sessions from a store keeps them over a shutdown: that is what the
         // store is for.
         let kept = reason == CloseReason::Shutdown && self.tombstones.is_some();
         let told = tell && !kept && !record.is_issued_by_layer();
-        let Some(mut remains) = record.end(reason, told) else { return };
+        let Some(mut remains) = record.end(reason, told, in_flight) else { return };
         let Some(id) = record.id() else { return };
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
