@@ -52,6 +52,10 @@ impl Session {
         shielded("session state", || drop(state));
     }
 
+    pub(super) fn session_id(&self) -> Option<&SessionId> {
+        self.record.id()
+    }
+
     fn clock(&self) -> Clock {
         self.record.home().clock
     }

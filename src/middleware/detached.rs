@@ -59,7 +59,11 @@ impl Errand {
 
     /// Whether this answer may bring a session that nobody has yet.
     fn may_be_lost<B>(&self, response: &Response<B>) -> bool {
-        self.is_initialize() || response.headers().contains_key(&SESSION_ID_HEADER)
+        match self {
+            Self::Birth(Birth { kind: Kind::Initialize, .. }) => true,
+            Self::Unclaimed(unclaimed) if !unclaimed.asks_for_session() => false,
+            _ => response.headers().contains_key(&SESSION_ID_HEADER),
+        }
     }
 
     /// Reads as much of the answer as decides whether a session came of it.

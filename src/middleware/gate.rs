@@ -108,11 +108,15 @@ impl Gate<'_> {
         if others.is_empty() { Ruling::HandOn } else { Ruling::Stripped }
     }
 
-    /// Whether a session could be opened under this id: none is live under it, and none was closed under it.
+    /// Whether a session could be opened under this id: none is live under it, none was closed under it, and none is
+    /// being ended under it.
     fn is_usable(&self, value: &HeaderValue) -> bool {
         let registry = &self.shared.registry;
-        SessionId::new(value.as_bytes())
-            .is_ok_and(|id| registry.find(id.as_bytes()).is_none() && !registry.was_closed(&id))
+        SessionId::new(value.as_bytes()).is_ok_and(|id| {
+            registry.find(id.as_bytes()).is_none()
+                && !registry.was_closed(&id)
+                && !registry.is_ending(&id)
+        })
     }
 
     fn end_issued(&mut self, value: &HeaderValue) {

@@ -145,7 +145,8 @@ where
             let response = self.service.call(request).await?;
             return Ok(track.finish(response));
         }
-        if registry.find(id.as_bytes()).is_some() || registry.was_closed(&id) {
+        let is_over = registry.was_closed(&id) || registry.is_ending(&id);
+        if is_over || registry.find(id.as_bytes()).is_some() {
             return Ok(self.shared.reject(Rejection::SessionNotFound));
         }
         let is_get = request.method() == Method::GET;

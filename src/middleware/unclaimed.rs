@@ -64,6 +64,11 @@ impl Unclaimed {
         Self { shared, site, principal, endpoint, named: None, opening: None, kept, _counted: None }
     }
 
+    /// Whether its answer may open a session that is handed on.
+    pub(super) fn asks_for_session(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     /// Whether this caller could own a session that comes of it.
     pub(super) fn may_open(&self) -> Result<(), Rejection> {
         self.shared.may_open(self.principal.as_ref())

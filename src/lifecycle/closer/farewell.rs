@@ -1,6 +1,6 @@
 //! One close that the upstream server is to be told of.
 
-use super::{Counted, Failure, Terminator, unended::Serial};
+use super::{Counted, Failure, Mark, Terminator, unended::Serial};
 use crate::lifecycle::{clock::Millis, handle::Session, permits::Permit, snapshot::UnendedSession};
 
 /// A session that has ended here and not yet at the upstream server. The session's state stays
@@ -12,6 +12,8 @@ pub(in crate::lifecycle) struct Farewell {
     permit: Option<Permit>,
     /// Set instead of a permit if no permit counts the session.
     unclaimed: Option<Counted>,
+    /// Marks the id while this ends its session.
+    pub(super) mark: Option<Mark>,
     /// Attempts that failed, and why the last did.
     pub(super) attempts: u32,
     pub(super) failure: Option<Failure>,
@@ -33,6 +35,7 @@ impl Farewell {
             terminate,
             permit,
             unclaimed,
+            mark: None,
             attempts: 0,
             failure: None,
             since: None,

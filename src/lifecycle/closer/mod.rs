@@ -11,6 +11,7 @@
 //! Workers are tasks that end when their queue is empty. If their runtime dies, the calls under way
 //! have failed (which gives their permits back) and the queues wait for the next [`Closer::kick`].
 
+mod ending;
 mod failure;
 mod farewell;
 mod retries;
@@ -38,6 +39,7 @@ use tokio::{runtime::Handle, time::timeout};
 pub(in crate::lifecycle) use self::farewell::Farewell;
 pub(crate) use self::terminate::{Terminate, Terminated, Terminator, WeakTerminator};
 use self::{
+    ending::{Ending, Mark},
     failure::Failure,
     retries::{MOST_RETRIES, Retries, pause},
     unclaimed::{Counted, Unclaimed},
@@ -52,6 +54,7 @@ use super::{
     shield::shielded,
     snapshot::UnendedSession,
 };
+use crate::protocol::SessionId;
 
 /// First attempts at once: so that one that hangs does not keep the others waiting, and no burst
 /// for an upstream behind a proxy.
@@ -68,6 +71,7 @@ pub(super) struct Closer {
     inner: Mutex<Inner>,
     failures: AtomicU64,
     unclaimed: Arc<Unclaimed>,
+    ending: Arc<Ending>,
     warnings: Warnings,
 }
 
@@ -94,6 +98,7 @@ impl Closer {
             }),
             failures: AtomicU64::new(0),
             unclaimed: Arc::default(),
+            ending: Arc::default(),
             warnings: Warnings::default(),
         }
     }
@@ -128,7 +133,17 @@ impl Closer {
         (inner.unended.given_up(), inner.unended.retrying())
     }
 
-    pub(super) fn push(self: &Arc<Self>, farewell: Farewell) {
+    /// Whether a session of this id is being ended at the upstream server, or will be again.
+    pub(super) fn is_ending(&self, id: &SessionId) -> bool {
+        self.ending.has(id)
+    }
+
+    pub(super) fn mark(&self, id: &SessionId) -> Mark {
+        self.ending.add(id.clone())
+    }
+
+    pub(super) fn push(self: &Arc<Self>, mut farewell: Farewell) {
+        farewell.mark = farewell.session.session_id().map(|id| self.mark(id));
         self.inner().lane(Turn::First).queue.push_back(farewell);
         self.staff(Turn::First, 1);
     }

@@ -88,6 +88,8 @@ impl Registry {
         if let Some(tombstones) = &self.tombstones {
             tombstones.bury(id);
         }
+        // From before it leaves the map, until the farewell has a mark of its own.
+        let _mark = told.then(|| self.closer.mark(id));
         self.remove(id, record);
         if let Some(permit) = &mut remains.permit {
             permit.advance(Stage::Closing);
@@ -104,6 +106,11 @@ impl Registry {
         if let Some(terminate) = terminate.filter(|_| told) {
             self.closer.push(Farewell::new(Session::of(record), terminate, permit, None));
         }
+    }
+
+    /// Whether a DELETE of this id is on its way, which would end a new session under it.
+    pub(crate) fn is_ending(&self, id: &SessionId) -> bool {
+        self.closer.is_ending(id)
     }
 
     /// Endings under way of sessions that the upstream server opened for this principal and that
