@@ -442,6 +442,7 @@ impl Pair {
     fn settle(&mut self) {
         loop {
             self.agree();
+            self.oracle.begin_tellings();
             self.real.drive();
             let resolved = self.real.retry();
             self.hear();

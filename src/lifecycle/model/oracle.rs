@@ -71,6 +71,8 @@ pub(super) struct Telling {
     /// Attempts that have failed, and when the first did.
     failed: u32,
     since: Millis,
+    /// Whether the attempt has begun.
+    begun: bool,
 }
 
 /// What counts a session that is ending.
@@ -270,6 +272,7 @@ impl Oracle {
                 counted,
                 failed: 0,
                 since: 0,
+                begun: false,
             });
         } else {
             self.wake();
@@ -311,6 +314,17 @@ impl Oracle {
         found.into_iter().filter(|serial| self.close(*serial, reason, true)).count()
     }
 
+    /// Whatever can be told is being told now, but of no id that another session has by then.
+    pub(super) fn begin_tellings(&mut self) {
+        let taken: HashSet<_> = self.live().filter_map(|(_, entry)| entry.id.clone()).collect();
+        let is_over = |one: &mut Telling| !one.begun && taken.contains(&one.id);
+        let over: Vec<_> = self.tellings.extract_if(.., is_over).collect();
+        self.tellings.iter_mut().for_each(|one| one.begun = true);
+        if over.iter().any(|one| matches!(one.counted, Counted::ByPermit(_))) {
+            self.wake();
+        }
+    }
+
     pub(super) fn answered(&mut self, id: &str, answer: Answer) {
         let at = self.tellings.iter().position(|telling| telling.id == id);
         let mut telling = self.tellings.remove(at.expect("the server behind was told of this id"));
@@ -326,6 +340,7 @@ impl Oracle {
         }
         telling.failed += 1;
         telling.counted = Counted::Nowhere;
+        telling.begun = false;
         let enough = telling.failed == MOST_ATTEMPTS || self.now - telling.since >= 600_000;
         if answer == Answer::Refused || enough {
             self.given_up += 1;
@@ -337,7 +352,14 @@ impl Oracle {
 
     pub(super) fn end_unclaimed(&mut self, id: String, who: Who) {
         let counted = Counted::Unclaimed(who);
-        self.tellings.push(Telling { id, serial: None, counted, failed: 0, since: 0 });
+        self.tellings.push(Telling {
+            id,
+            serial: None,
+            counted,
+            failed: 0,
+            since: 0,
+            begun: false,
+        });
     }
 
     // --- how it begins ---------------------------------------------------------------------------
@@ -469,7 +491,14 @@ impl Oracle {
         entry.id.get_or_insert_with(|| id.clone());
         let counted = Counted::ByPermit(entry.who);
         // What was left in its state is there until then, also for a session of another name.
-        self.tellings.push(Telling { id, serial: Some(serial), counted, failed: 0, since: 0 });
+        self.tellings.push(Telling {
+            id,
+            serial: Some(serial),
+            counted,
+            failed: 0,
+            since: 0,
+            begun: false,
+        });
     }
 
     /// False if the id is taken, or was closed here and must stay so.
