@@ -219,7 +219,10 @@ where
             return Ok(track.finish(response));
         }
         let site = Site::of(&request, Arc::clone(&self.origin) as _);
-        let taken = self.take_under(&session, &request, is_cut_short);
+        let taken = match site.is_too_long() && !is_cut_short {
+            true => Err(Rejection::EndpointTooLong),
+            false => self.take_under(&session, &request, is_cut_short),
+        };
         let (opening, counted) = match taken {
             Ok(taken) => taken,
             Err(why) => {

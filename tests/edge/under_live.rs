@@ -145,3 +145,18 @@ async fn other_calls_of_the_session_are_served_as_before_while_bodies_are_read()
     assert_eq!(stage.sessions.len(), 2);
     stage.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_second_session_keeps_no_longer_uri_than_the_first_may() {
+    let own = Own::default();
+    let stage = Stage::new(&own, prolific(&own, Duration::ZERO), |layer| layer);
+    let id = stage.open_used().await;
+    // The server does it once, and is known from then on.
+    assert_ne!(stage.ask(under(&id)).await.id(), Some(&*id));
+    let opened = own.opened().len();
+    let long = format!("/mcp?{}", "x".repeat(60_000));
+    assert_eq!(stage.ask(at(under(&id), &long)).await.status, 414);
+    assert_eq!(own.opened().len(), opened, "the server was not asked");
+    assert_eq!(stage.ask(at(call(&id, "ping"), &long)).await.status, 200);
+    stage.finish().await;
+}
