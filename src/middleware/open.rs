@@ -64,7 +64,10 @@ where
             }
             Message::Other => {
                 let (unclaimed, request) = self.unclaimed(request, era);
-                self.launch(request, Errand::Unclaimed(unclaimed)).await
+                match unclaimed.if_there_is_room() {
+                    Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+                    Err(why) => Ok(self.shared.reject(why)),
+                }
             }
             Message::Batch { .. } | Message::Doubtful => {
                 self.doubtful(request, era, is_cut_short).await
@@ -76,6 +79,10 @@ where
     /// One message of the modern era: hanging up is its cancellation, so it is not shielded.
     async fn modern(&mut self, request: Request<Body>) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, Era::Modern);
+        let unclaimed = match unclaimed.if_there_is_room() {
+            Ok(unclaimed) => unclaimed,
+            Err(why) => return Ok(self.shared.reject(why)),
+        };
         let response = self.service.call(request).await?;
         Ok(unclaimed.settle(response).response)
     }

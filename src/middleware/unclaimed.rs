@@ -86,6 +86,12 @@ impl Unclaimed {
         if self.shared.names_paths() || self.principal.is_some() {
             return self.counted();
         }
+        self.if_there_is_room()
+    }
+
+    /// For a request that takes no place. It is refused while too many sessions that the server opened for this
+    /// principal are on their way out: a server that opens one for each is asked no faster than it ends them.
+    pub(super) fn if_there_is_room(self) -> Result<Self, Rejection> {
         let principal = self.principal.as_ref();
         if self.shared.registry.unclaimed(principal) >= most_unclaimed(principal) {
             return Err(Rejection::TableFull);
