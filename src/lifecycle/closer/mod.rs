@@ -113,6 +113,19 @@ impl Closer {
         self.unclaimed.count(principal)
     }
 
+    /// Resolves when no ending that no permit counts is under way.
+    pub(super) async fn all_unclaimed_ended(&self) {
+        loop {
+            let ended = self.unclaimed.ended();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.unclaimed.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     pub(super) fn count_unclaimed(&self, principal: Option<Principal>) -> Counted {
         self.unclaimed.add(principal)
     }

@@ -162,6 +162,11 @@ impl Oracle {
         self.tellings.iter().filter(|one| one.counted == Counted::Unclaimed(who)).count()
     }
 
+    pub(super) fn all_unclaimed(&self) -> usize {
+        let is_unclaimed = |one: &&Telling| matches!(one.counted, Counted::Unclaimed(_));
+        self.tellings.iter().filter(is_unclaimed).count()
+    }
+
     /// Failed attempts of each session that is retried.
     pub(super) fn retrying(&self) -> Vec<u32> {
         let waiting = self.retries.iter().map(|(_, telling)| telling);
