@@ -215,6 +215,10 @@ where
         request: Request<Body>,
         in_flight: InFlight,
     ) -> Answer<S, B> {
+        if !self.shared.has_room(in_flight.record().principal()) {
+            Track::plain(&self.shared, in_flight).let_go();
+            return Ok(self.shared.reject(Rejection::TableFull));
+        }
         let (parts, body) = request.into_parts();
         let Sniffed { message, is_cut_short, body } = sniff(body).await;
         let mut request = Request::from_parts(parts, body);

@@ -160,3 +160,33 @@ async fn the_second_session_keeps_no_longer_uri_than_the_first_may() {
     assert_eq!(stage.ask(at(call(&id, "ping"), &long)).await.status, 200);
     stage.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_opens_one_for_anything_under_a_live_id_is_asked_no_faster_than_it_ends_them()
+{
+    let requests: [fn(&str) -> Request<Body>; 3] =
+        [get, |id| with_id(bare(http::Method::PUT), id), |id| call(id, "tools/list")];
+    for request in requests {
+        let own = Own::default();
+        own.delete_takes(SECOND);
+        let inner = scripted(&own, |own, call| async move {
+            let is_end = call.method() == http::Method::DELETE;
+            if is_end || call.json()["method"] == "ping" {
+                return None;
+            }
+            Some(named(
+                answer(if call.is_initialize() { 200 } else { 500 }, JSON, RESULT),
+                &own.open(),
+            ))
+        });
+        let stage = Stage::new(&own, inner, |layer| by_user(layer).max_sessions(3));
+        let id = stage.ask(of("alice", initialize())).await.id().unwrap().to_owned();
+        for _ in 0..1_000 {
+            stage.ask(of("alice", request(&id))).await;
+        }
+        assert!(own.most() <= 64 + 1, "{}", own.most());
+        pass(SECOND * 3).await;
+        assert_eq!(stage.ask(of("alice", call(&id, "ping"))).await.status, 200);
+        stage.finish().await;
+    }
+}
