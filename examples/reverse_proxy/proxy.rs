@@ -108,7 +108,8 @@ impl Proxy {
 
 pub(crate) async fn forward(State(proxy): State<Proxy>, request: Request) -> Response {
     // TRACE is answered with the request as it arrived: with what `--upstream-header` has put into it.
-    if request.method() == Method::TRACE {
+    // CONNECT would ask the upstream for a tunnel, without a path.
+    if [Method::TRACE, Method::CONNECT].contains(request.method()) {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
     proxy.send(request).await.unwrap_or_else(|error| {

@@ -43,7 +43,11 @@ impl Registry {
             tokio::task::yield_now().await;
         }
         self.closer().kick();
-        let _ = timeout(self.closer().limit(), self.all_released()).await;
+        let _ = timeout(self.closer().limit(), async {
+            self.all_released().await;
+            self.closer().all_unclaimed_ended().await;
+        })
+        .await;
     }
 
     /// Closes every session whose principal `matches`, those that are being opened included, and

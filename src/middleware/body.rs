@@ -47,9 +47,9 @@ pin_project! {
     }
 }
 
-/// What a body of known size holds of its session until it is over.
+/// What a body of known size has of its session until it is over.
 struct Held {
-    in_flight: InFlight,
+    grip: Grip,
     layer: Arc<Shared>,
 }
 
@@ -98,18 +98,17 @@ where
         return Ok(SessionBody::plain(body));
     }
     let is_sized = body.size_hint().exact().is_some();
+    let grip = if holds && (seat.is_none() || layer.options.streams_hold) {
+        Grip::InFlight(in_flight)
+    } else {
+        Grip::Record(Arc::clone(in_flight.record()))
+    };
     if !is_sized || seat.is_some() {
-        let grip = if holds && (seat.is_none() || layer.options.streams_hold) {
-            Grip::InFlight(in_flight)
-        } else {
-            Grip::Record(Arc::clone(in_flight.record()))
-        };
         // One of declared length has no room for a heartbeat.
         let headers = Some(&head.headers).filter(|_| !is_sized);
         return stream(layer, headers, body, grip, seat);
     }
-    let held = holds.then_some(Held { in_flight, layer });
-    Ok(SessionBody { kind: Kind::Inline { body, held } })
+    Ok(SessionBody { kind: Kind::Inline { body, held: Some(Held { grip, layer }) } })
 }
 
 /// The same for a body that its session can take away. `headers` are those of an answer that may have a heartbeat.
@@ -170,12 +169,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let gone = Kind::Fixed { body: Full::default() };
-        let Kind::Inline { body, held: Some(Held { in_flight, layer }) } =
+        let Kind::Inline { body, held: Some(Held { grip, layer }) } =
             mem::replace(&mut self.kind, gone)
         else {
             return frame;
         };
-        match stream(layer, None, body, Grip::InFlight(in_flight), None) {
+        match stream(layer, None, body, grip, None) {
             Ok(owned) => *self = owned,
             // The session has closed meanwhile.
             Err(_) => return Poll::Ready(None),

@@ -20,11 +20,11 @@ impl<K: Eq + Hash + Clone> Counts<K> {
     /// One more for `key`, until dropped; `None` if it has `max`.
     pub(super) fn take(&self, key: K, max: usize) -> Option<Counted<K>> {
         let mut counts = lock(&self.0);
-        let count = counts.entry(key.clone()).or_default();
-        if *count >= max {
+        // Not through an entry: with no room at all, one at zero would stay.
+        if counts.get(&key).copied().unwrap_or_default() >= max {
             return None;
         }
-        *count += 1;
+        *counts.entry(key.clone()).or_default() += 1;
         Some(Counted { counts: Arc::clone(&self.0), key })
     }
 
@@ -72,5 +72,7 @@ mod tests {
         assert!(counts.take("alice", 3).is_some());
         drop(bob);
         assert_eq!(counts.len(), 0);
+        assert!(counts.take("alice", 0).is_none());
+        assert_eq!(counts.len(), 0, "who was refused leaves nothing");
     }
 }

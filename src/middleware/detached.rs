@@ -4,11 +4,19 @@
 //! the call does not undo what the server has done. So the call runs in a task of its own, and what it opened for
 //! nobody is closed.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tokio::{
@@ -127,12 +135,20 @@ pub(super) async fn attend<S, B>(
     match answer {
         Ok(mut response) => {
             let peeked = {
-                let peeking =
-                    pin!(errand.peek(&mut response, limit.saturating_sub(begin.elapsed())));
+                let peeking = errand.peek(&mut response, limit.saturating_sub(begin.elapsed()));
+                let peeking = pin!(AssertUnwindSafe(peeking).catch_unwind());
                 match select(peeking, pin!(reply.closed())).await {
                     Either::Left((peeked, _)) => peeked,
                     // What was read is lost, and so is the client.
-                    Either::Right(_) => Peeked::default(),
+                    Either::Right(_) => Ok(Peeked::default()),
+                }
+            };
+            let peeked = match peeked {
+                Ok(peeked) => peeked,
+                // The body's panic is the caller's to see, but its head may have named a session.
+                Err(payload) => {
+                    drop(errand.settle(response, Peeked::broke_off()));
+                    resume_unwind(payload);
                 }
             };
             if errand.may_be_lost(&response) {

@@ -332,7 +332,7 @@ impl McpSessionLayer {
 
     /// Lets `hook` add to the DELETE that tells the server behind of a close: a header for an
     /// authentication layer *inside* of this one, say. The request has the URI and `Host` of
-    /// `initialize`, the session id and nothing else; no header with a credential is ever kept.
+    /// `initialize`, the session id and no other header; none with a credential is ever kept.
     pub fn terminate_with(
         self,
         hook: impl Fn(&Session, &mut Parts) + Send + Sync + 'static,

@@ -64,7 +64,10 @@ where
             }
             Message::Other => {
                 let (unclaimed, request) = self.unclaimed(request, era);
-                self.launch(request, Errand::Unclaimed(unclaimed)).await
+                match unclaimed.if_there_is_room() {
+                    Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+                    Err(why) => Ok(self.shared.reject(why)),
+                }
             }
             Message::Batch { .. } | Message::Doubtful => {
                 self.doubtful(request, era, is_cut_short).await
@@ -76,6 +79,10 @@ where
     /// One message of the modern era: hanging up is its cancellation, so it is not shielded.
     async fn modern(&mut self, request: Request<Body>) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, Era::Modern);
+        let unclaimed = match unclaimed.if_there_is_room() {
+            Ok(unclaimed) => unclaimed,
+            Err(why) => return Ok(self.shared.reject(why)),
+        };
         let response = self.service.call(request).await?;
         Ok(unclaimed.settle(response).response)
     }
@@ -209,6 +216,10 @@ where
         request: Request<Body>,
         in_flight: InFlight,
     ) -> Answer<S, B> {
+        if !self.shared.has_room(in_flight.record().principal()) {
+            Track::plain(&self.shared, in_flight).let_go();
+            return Ok(self.shared.reject(Rejection::TableFull));
+        }
         let (parts, body) = request.into_parts();
         let Sniffed { message, is_cut_short, body } = sniff(body).await;
         let mut request = Request::from_parts(parts, body);
@@ -220,7 +231,10 @@ where
             return Ok(track.finish(response));
         }
         let site = Site::of(&request, Arc::clone(&self.origin) as _);
-        let taken = self.take_under(&session, &request, is_cut_short);
+        let taken = match site.is_too_long() && !is_cut_short {
+            true => Err(Rejection::EndpointTooLong),
+            false => self.take_under(&session, &request, is_cut_short),
+        };
         let (opening, counted) = match taken {
             Ok(taken) => taken,
             Err(why) => {

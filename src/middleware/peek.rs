@@ -23,6 +23,13 @@ pub(super) struct Peeked {
     pub(super) verdict: Verdict,
 }
 
+impl Peeked {
+    /// Of a body of which nothing is to be had.
+    pub(super) fn broke_off() -> Self {
+        Self { is_over: true, verdict: Verdict::BrokeOff, ..Self::default() }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing speaks against a session.

@@ -91,7 +91,7 @@ fn routed(pattern: &str, uri: &Uri) -> Option<Extensions> {
     });
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = uri.path().parse().ok()?;
-    let mut router: Router = Router::new().route_service(pattern, look);
+    let mut router: Router = Router::new().without_v07_checks().route_service(pattern, look);
     drop(router.call(request).now_or_never()?);
     found.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

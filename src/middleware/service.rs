@@ -288,9 +288,7 @@ where
         principal: Option<Principal>,
     ) -> ResponseFuture<S::Future, B, S::Error> {
         if request.method() == Method::DELETE {
-            let (mut unclaimed, request) = self.unclaimed(request, Era::Legacy);
-            unclaimed.named = Some(id);
-            return ResponseFuture::watched(self.inner.call(request), unclaimed);
+            return self.watch(request, Era::Legacy, Some(id));
         }
         ResponseFuture::opening(self.caller().restore(request, id, principal))
     }
@@ -306,8 +304,7 @@ where
             if self.common.shared.names_paths() {
                 return ResponseFuture::opening(self.caller().sessionless(request, era));
             }
-            let (unclaimed, request) = self.unclaimed(request, era);
-            return ResponseFuture::watched(self.inner.call(request), unclaimed);
+            return self.watch(request, era, None);
         }
         if is_type(request.headers(), "application/json") {
             return ResponseFuture::opening(self.caller().sniffed(request, era));
@@ -315,11 +312,24 @@ where
         ResponseFuture::opening(self.caller().foreign(request, era))
     }
 
-    fn unclaimed(&self, request: Request<Body>, era: Era) -> (Unclaimed, Request<Body>) {
+    /// Not shielded; its answer is gated.
+    fn watch(
+        &mut self,
+        request: Request<Body>,
+        era: Era,
+        named: Option<SessionId>,
+    ) -> ResponseFuture<S::Future, B, S::Error> {
         let Common { origin, shared } = &*self.common;
         let (principal, request) = shared.identify(request);
         let origin: Arc<dyn Calls> = Arc::clone(origin) as _;
-        (Unclaimed::new(shared, origin, era, principal, &request), request)
+        let unclaimed = Unclaimed::new(shared, origin, era, principal, &request);
+        match unclaimed.if_there_is_room() {
+            Ok(mut unclaimed) => {
+                unclaimed.named = named;
+                ResponseFuture::watched(self.inner.call(request), unclaimed)
+            }
+            Err(why) => self.refuse(why),
+        }
     }
 
     /// The service that was polled ready, to be called later; the clone that stays was not.

@@ -50,6 +50,12 @@ impl Track {
     ) -> Result<Self, Rejection> {
         let record = in_flight.record();
         let (mut seat, mut ending) = (None, None);
+        let may_be_refused = ![Method::POST, Method::DELETE].contains(request.method());
+        // Only a server that was seen to open sessions under live ones is asked no faster than it ends them.
+        if may_be_refused && shared.calls.any() && !shared.has_room(record.principal()) {
+            turn_back(shared, in_flight);
+            return Err(Rejection::TableFull);
+        }
         match *request.method() {
             Method::POST => return Ok(Self::plain(shared, in_flight)),
             Method::GET => match Self::seat(shared, record) {

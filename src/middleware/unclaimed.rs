@@ -35,6 +35,13 @@ fn most_unclaimed(principal: Option<&Principal>) -> usize {
     if principal.is_some() { MOST_OF_ONE } else { MOST_OF_NOBODY }
 }
 
+impl Shared {
+    /// Whether not too many sessions that the server opened for this principal are on their way out.
+    pub(super) fn has_room(&self, principal: Option<&Principal>) -> bool {
+        self.registry.unclaimed(principal) < most_unclaimed(principal)
+    }
+}
+
 /// Such a request, from its arrival to the head of its answer.
 pub(super) struct Unclaimed {
     pub(super) shared: Arc<Shared>,
@@ -91,11 +98,17 @@ impl Unclaimed {
         if self.shared.names_paths() || self.principal.is_some() {
             return self.counted();
         }
-        let principal = self.principal.as_ref();
-        if self.shared.registry.unclaimed(principal) >= most_unclaimed(principal) {
-            return Err(Rejection::TableFull);
+        self.if_there_is_room()
+    }
+
+    /// For a request that takes no place. It is refused while too many sessions that the server opened for this
+    /// principal are on their way out: a server that opens one for each is asked no faster than it ends them.
+    pub(super) fn if_there_is_room(self) -> Result<Self, Rejection> {
+        if self.shared.has_room(self.principal.as_ref()) {
+            Ok(self)
+        } else {
+            Err(Rejection::TableFull)
         }
-        Ok(self)
     }
 
     /// Takes a place among the doubtful requests of this principal and, at `endpoint`, a permit for a session that may

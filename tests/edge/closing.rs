@@ -300,3 +300,40 @@ async fn an_upstream_that_authenticates_is_told_with_what_the_handler_left_in_th
         stage.finish().await;
     }
 }
+
+/// A server that counts its sessions, and was restarted before it could say that the first is gone.
+#[tokio::test(start_paused = true)]
+async fn an_id_that_the_server_gives_out_again_is_not_ended_by_the_retry_of_the_session_before() {
+    let own = Own::default();
+    let id = unique("counted");
+    let left = Arc::new(AtomicUsize::new(1));
+    let issued = id.clone();
+    let inner = scripted(&own, move |own, call| {
+        let (left, id) = (Arc::clone(&left), issued.clone());
+        async move {
+            if call.is_initialize() {
+                return Some(named(result(), &own.open_as(&id)));
+            }
+            let is_first = call.method() == Method::DELETE && left.swap(0, Ordering::SeqCst) == 1;
+            is_first.then(|| {
+                own.end(&id);
+                status(503)
+            })
+        }
+    });
+    // Not on a stage: in its checks, two sessions with one id are one.
+    let layer = by_user(McpSessionLayer::new().idle_timeout(IDLE));
+    let (sessions, service) = (layer.sessions(), layer.layer(inner));
+    let ask = async |request| read(service.clone().oneshot(request).await.unwrap()).await;
+    assert_eq!(ask(of("alice", initialize())).await.id(), Some(&*id));
+    assert!(sessions.close(&id));
+    pass(Duration::from_millis(100)).await;
+    assert_eq!((own.live(), sessions.stats().retrying), (0, 1));
+    assert_eq!(ask(of("bob", initialize())).await.id(), Some(&*id));
+    pass(SECOND * 30).await;
+    assert!(own.has(&id), "the retry for alice's session has ended bob's");
+    assert_eq!(ask(of("bob", call(&id, "ping"))).await.status, 200);
+    assert_eq!((sessions.stats().retrying, sessions.unended().len()), (0, 0));
+    pass(IDLE + TICK).await;
+    assert_eq!((own.live(), sessions.len()), (0, 0), "and bob's own end reaches the server");
+}

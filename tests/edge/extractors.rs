@@ -295,3 +295,23 @@ async fn what_nobody_asked_to_keep_is_not_kept() {
     assert!(names.contains(&"host") && names.contains(&"mcp-session-id"));
     stage.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_route_with_a_literal_colon_is_found_again_too() {
+    let own = Own::default();
+    let handler = any(|matched: MatchedPath, (State(own), method, headers): Ours| async move {
+        assert_eq!(matched.as_str(), "/:literal/mcp");
+        serve(&own, method, &headers).await
+    });
+    let layer = McpSessionLayer::new().idle_timeout(IDLE);
+    let (layer, watched) = watch(&FakeServer::default(), layer);
+    let routes = Router::new().without_v07_checks().route("/:literal/mcp", handler);
+    let app = watched.learn_from(routes.with_state(own.clone()).layer(layer).with_state(()));
+    let reply = ask(&app, at(initialize(), "/:literal/mcp")).await;
+    assert_eq!((reply.status.as_u16(), own.live()), (200, 1), "{reply:?}");
+    assert_eq!(watched.sessions.close_all(), 1);
+    pass(SECOND / 2).await;
+    assert_eq!((own.live(), watched.sessions.stats().terminate_failures), (0, 0));
+    drop(app);
+    watched.finish().await;
+}

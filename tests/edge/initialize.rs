@@ -1,6 +1,13 @@
 //! `initialize` that fails inside a success, and the answer that reaches the client as it was.
 
-use std::{collections::VecDeque, convert::Infallible, io, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -8,6 +15,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
+use tower::ServiceExt;
 
 use crate::{common::*, server::*, stage::*};
 
@@ -253,6 +261,38 @@ async fn who_hangs_up_before_the_first_message_leaves_nothing() {
             assert_eq!((own.live(), stage.sessions.len()), (0, 0), "after {after:?}");
         }
         assert_ended_once_each(&own);
+        stage.finish().await;
+    }
+}
+
+/// Panics when it is asked.
+struct Bomb;
+
+impl http_body::Body for Bomb {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("as you wish")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_before_the_first_message_leaves_no_session_and_the_panic_is_seen() {
+    for kind in [JSON, EVENTS] {
+        let own = Own::default();
+        let inner = scripted(&own, move |own, call| async move {
+            call.is_initialize().then(|| named(answer(200, kind, Body::new(Bomb)), &own.open()))
+        });
+        let stage = Stage::new(&own, inner, |layer| layer.max_sessions(1));
+        let service = stage.service.clone();
+        let asking = tokio::spawn(async move { service.oneshot(initialize()).await.map(drop) });
+        assert!(asking.await.unwrap_err().is_panic());
+        pass(SECOND).await;
+        assert_eq!((own.opened().len(), own.live(), stage.sessions.len()), (1, 0, 0));
         stage.finish().await;
     }
 }

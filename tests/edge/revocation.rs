@@ -157,3 +157,16 @@ async fn a_handler_that_closes_the_session_it_opens_leaves_none() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_the_end_of_what_no_permit_counts_too() {
+    let own = Own::default();
+    own.delete_takes(SECOND);
+    let stage =
+        Stage::new(&own, generous(&own, 406, JSON), |layer| layer.close_timeout(SECOND * 3));
+    assert_eq!(stage.ask(bare(http::Method::GET)).await.status, 406);
+    assert_eq!((own.live(), stage.sessions.len()), (1, 0));
+    stage.sessions.shutdown(SECOND).await;
+    assert_eq!(own.live(), 0, "the program ends now");
+    stage.finish().await;
+}

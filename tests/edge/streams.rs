@@ -207,3 +207,41 @@ async fn a_404_closes_a_session_for_post_and_delete_and_for_nothing_else() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_initialize_ends_with_its_session_whether_or_not_its_length_was_declared() {
+    const FIRST: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+    for kind in [EVENTS, None] {
+        let own = Own::default();
+        let inner = scripted(&own, move |own, call| async move {
+            call.is_initialize()
+                .then(|| named(Declared::response(kind, 1_000_000, FIRST), &own.open()))
+        });
+        let stage = Stage::new(&own, inner, |layer| layer);
+        let answer = stage.send(initialize()).await;
+        let id = answer.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        let reading = tokio::spawn(frames(answer));
+        pass(SECOND).await;
+        assert_eq!(stage.sessions.stats().streams, 1, "{kind:?}");
+        assert!(stage.sessions.close(&id));
+        pass(SECOND).await;
+        assert!(reading.is_finished(), "{kind:?}");
+        assert_eq!(reading.await.unwrap(), FIRST.as_bytes());
+        stage.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_of_which_the_answer_to_initialize_goes_on_is_unused_all_the_same() {
+    let own = Own::default();
+    let inner = scripted(&own, |own, call| async move {
+        call.is_initialize()
+            .then(|| named(Declared::response(EVENTS, 1_000, "data: {}\n\n"), &own.open()))
+    });
+    let stage = Stage::new(&own, inner, |layer| layer.unused_timeout(SECOND * 20));
+    let reading = tokio::spawn(frames(stage.send(initialize()).await));
+    pass(SECOND * 20 + TICK).await;
+    assert_eq!(stage.sessions.len(), 0);
+    assert!(reading.is_finished());
+    stage.finish().await;
+}

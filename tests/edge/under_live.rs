@@ -145,3 +145,48 @@ async fn other_calls_of_the_session_are_served_as_before_while_bodies_are_read()
     assert_eq!(stage.sessions.len(), 2);
     stage.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_second_session_keeps_no_longer_uri_than_the_first_may() {
+    let own = Own::default();
+    let stage = Stage::new(&own, prolific(&own, Duration::ZERO), |layer| layer);
+    let id = stage.open_used().await;
+    // The server does it once, and is known from then on.
+    assert_ne!(stage.ask(under(&id)).await.id(), Some(&*id));
+    let opened = own.opened().len();
+    let long = format!("/mcp?{}", "x".repeat(60_000));
+    assert_eq!(stage.ask(at(under(&id), &long)).await.status, 414);
+    assert_eq!(own.opened().len(), opened, "the server was not asked");
+    assert_eq!(stage.ask(at(call(&id, "ping"), &long)).await.status, 200);
+    stage.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_opens_one_for_anything_under_a_live_id_is_asked_no_faster_than_it_ends_them()
+{
+    let requests: [fn(&str) -> Request<Body>; 3] =
+        [get, |id| with_id(bare(http::Method::PUT), id), |id| call(id, "tools/list")];
+    for request in requests {
+        let own = Own::default();
+        own.delete_takes(SECOND);
+        let inner = scripted(&own, |own, call| async move {
+            let is_end = call.method() == http::Method::DELETE;
+            if is_end || call.json()["method"] == "ping" {
+                return None;
+            }
+            Some(named(
+                answer(if call.is_initialize() { 200 } else { 500 }, JSON, RESULT),
+                &own.open(),
+            ))
+        });
+        let stage = Stage::new(&own, inner, |layer| by_user(layer).max_sessions(3));
+        let id = stage.ask(of("alice", initialize())).await.id().unwrap().to_owned();
+        for _ in 0..1_000 {
+            stage.ask(of("alice", request(&id))).await;
+        }
+        assert!(own.most() <= 64 + 1, "{}", own.most());
+        pass(SECOND * 3).await;
+        assert_eq!(stage.ask(of("alice", call(&id, "ping"))).await.status, 200);
+        stage.finish().await;
+    }
+}

@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Request;
-use mcp_session_layer::McpSessionLayer;
+use mcp_session_layer::{McpSessionLayer, UnknownIds};
 use serde_json::json;
 
 use crate::{common::*, server::*, stage::*};
@@ -251,4 +251,54 @@ async fn the_flood_of_nobody_never_makes_the_request_of_somebody_a_503() {
     let flood = (0..400).map(|_| stage.ask(json_post(long.clone())));
     tokio::join!(bob, join_all(flood));
     stage.finish().await;
+}
+
+/// Requests that take no place: how they are called, the layer, and one of them.
+type Placeless = (&'static str, fn(McpSessionLayer) -> McpSessionLayer, fn() -> Request<Body>);
+
+fn ping() -> Request<Body> {
+    json_post(message("ping", &json!({})))
+}
+
+const PLACELESS: [Placeless; 5] = [
+    ("a modern call", |layer| layer, || modern(ping())),
+    ("a version that is none", |layer| layer, || with(ping(), "mcp-protocol-version", "latest")),
+    ("a message without an id", |layer| layer.forward_missing_ids(), ping),
+    ("a GET", |layer| layer, || bare(http::Method::GET)),
+    (
+        "a DELETE of an unknown id",
+        |layer| layer.unknown_ids(UnknownIds::Forward),
+        || delete("unknown"),
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_opens_a_session_for_anything_is_asked_no_faster_than_it_ends_them() {
+    for (what, configure, request) in PLACELESS {
+        let own = Own::default();
+        own.delete_takes(SECOND * 2);
+        let inner = scripted(&own, |own, call| async move {
+            let is_end =
+                call.method() == http::Method::DELETE && call.id() != Some("unknown".into());
+            (!is_end).then(|| named(answer(400, JSON, RESULT), &own.open()))
+        });
+        let stage = Stage::new(&own, inner, |layer| configure(by_user(layer).max_sessions(CAP)));
+        for (user, most) in [(Some("alice"), 64), (None, 256)] {
+            let before = own.opened().len();
+            for _ in 0..1_000 {
+                let request = request();
+                let asked = match user {
+                    Some(user) => of(user, request),
+                    None => request,
+                };
+                stage.ask(asked).await;
+            }
+            let opened = own.opened().len() - before;
+            assert!(opened <= most, "{what}: {opened} of {user:?} at once");
+        }
+        let reply = stage.ask(of("bob", request())).await;
+        assert_ne!(reply.status, 503, "{what}: the flood of others is none of bob's business");
+        pass(SECOND * 60).await;
+        stage.finish().await;
+    }
 }

@@ -172,3 +172,14 @@ async fn a_message_with_two_lengths_goes_on_with_one() {
     let [seen] = upstream.seen().try_into().unwrap();
     assert_eq!((seen.header("content-length"), seen.body.as_slice()), (None, &b"whole"[..]));
 }
+
+#[tokio::test]
+async fn the_upstream_is_asked_for_no_tunnel() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::to(&upstream, &[]).await;
+    let connect =
+        "CONNECT http://localhost/mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answer = proxy.raw(connect).await;
+    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    assert!(upstream.seen().is_empty());
+}

@@ -49,6 +49,7 @@ use self::{
 };
 use super::{
     clock::{Clock, Millis},
+    handle::Session,
     principal::Principal,
     registry::Registry,
     shield::shielded,
@@ -115,6 +116,19 @@ impl Closer {
     /// Endings under way of sessions of this principal that no permit counts.
     pub(super) fn unclaimed(&self, principal: Option<&Principal>) -> usize {
         self.unclaimed.count(principal)
+    }
+
+    /// Resolves when no ending that no permit counts is under way.
+    pub(super) async fn all_unclaimed_ended(&self) {
+        loop {
+            let ended = self.unclaimed.ended();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.unclaimed.is_empty() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     pub(super) fn count_unclaimed(&self, principal: Option<Principal>) -> Counted {
@@ -184,6 +198,9 @@ impl Closer {
     async fn tell(self: &Arc<Self>, farewell: Farewell) {
         let attempt = Attempt { closer: self, farewell: Some(farewell) };
         let Some(farewell) = &attempt.farewell else { return };
+        if self.is_taken(&farewell.session) {
+            return attempt.ended(None);
+        }
         let call = || farewell.terminate.terminate(farewell.session.clone());
         let Some(call) = shielded("terminate", call) else {
             return attempt.ended(Some(Failure::Panicked));
@@ -200,6 +217,15 @@ impl Closer {
             Err(_) => Some(Failure::Silent(self.limit)),
         };
         attempt.ended(failure);
+    }
+
+    /// The server has given the id out again, and that session is live: a DELETE would end it. A server that counts
+    /// its sessions does so when it was restarted.
+    fn is_taken(&self, session: &Session) -> bool {
+        let registry = self.registry.upgrade();
+        registry
+            .zip(session.id())
+            .is_some_and(|(registry, id)| registry.find(id.as_bytes()).is_some())
     }
 
     /// An attempt has ended: done, to be repeated, or given up.

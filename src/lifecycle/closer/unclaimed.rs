@@ -3,19 +3,30 @@
 use std::sync::Arc;
 
 use dashmap::{DashMap, Entry};
+use tokio::sync::{Notify, futures::Notified};
 
-use crate::lifecycle::principal::Principal;
+use crate::lifecycle::{principal::Principal, shield::shielded};
 
 /// Counts of endings under way. Holds nothing that leads back to the registry, so a farewell that
 /// waits in the queue may hold it.
 #[derive(Debug, Default)]
 pub(super) struct Unclaimed {
     counts: DashMap<Option<Principal>, usize, foldhash::fast::RandomState>,
+    ended: Notify,
 }
 
 impl Unclaimed {
     pub(super) fn count(&self, principal: Option<&Principal>) -> usize {
         self.counts.get(&principal.cloned()).map_or(0, |count| *count)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// Resolves when one has ended.
+    pub(super) fn ended(&self) -> Notified<'_> {
+        self.ended.notified()
     }
 
     pub(super) fn add(self: &Arc<Self>, principal: Option<Principal>) -> Counted {
@@ -40,6 +51,7 @@ impl Drop for Counted {
                 entry.remove();
             }
         }
+        shielded("waker", || self.unclaimed.ended.notify_waiters());
     }
 }
 

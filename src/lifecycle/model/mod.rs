@@ -442,6 +442,7 @@ impl Pair {
     fn settle(&mut self) {
         loop {
             self.agree();
+            self.oracle.begin_tellings();
             self.real.drive();
             let resolved = self.real.retry();
             self.hear();
@@ -515,7 +516,8 @@ impl Pair {
         }
         if let Some(mut end) = self.real.end.take() {
             let is_over = self.real.poll(end.as_mut()).is_ready();
-            assert_eq!(is_over, oracle.used() == 0, "a shutdown waits for the server behind");
+            let is_told = oracle.used() == 0 && oracle.all_unclaimed() == 0;
+            assert_eq!(is_over, is_told, "a shutdown waits for the server behind");
             self.real.end = (!is_over).then_some(end);
         }
     }

@@ -71,6 +71,8 @@ pub(super) struct Telling {
     /// Attempts that have failed, and when the first did.
     failed: u32,
     since: Millis,
+    /// Whether the attempt has begun.
+    begun: bool,
 }
 
 /// What counts a session that is ending.
@@ -158,6 +160,11 @@ impl Oracle {
     /// Endings under way that no permit counts.
     pub(super) fn unclaimed(&self, who: Who) -> usize {
         self.tellings.iter().filter(|one| one.counted == Counted::Unclaimed(who)).count()
+    }
+
+    pub(super) fn all_unclaimed(&self) -> usize {
+        let is_unclaimed = |one: &&Telling| matches!(one.counted, Counted::Unclaimed(_));
+        self.tellings.iter().filter(is_unclaimed).count()
     }
 
     /// Failed attempts of each session that is retried.
@@ -270,6 +277,7 @@ impl Oracle {
                 counted,
                 failed: 0,
                 since: 0,
+                begun: false,
             });
         } else {
             self.wake();
@@ -311,6 +319,17 @@ impl Oracle {
         found.into_iter().filter(|serial| self.close(*serial, reason, true)).count()
     }
 
+    /// Whatever can be told is being told now, but of no id that another session has by then.
+    pub(super) fn begin_tellings(&mut self) {
+        let taken: HashSet<_> = self.live().filter_map(|(_, entry)| entry.id.clone()).collect();
+        let is_over = |one: &mut Telling| !one.begun && taken.contains(&one.id);
+        let over: Vec<_> = self.tellings.extract_if(.., is_over).collect();
+        self.tellings.iter_mut().for_each(|one| one.begun = true);
+        if over.iter().any(|one| matches!(one.counted, Counted::ByPermit(_))) {
+            self.wake();
+        }
+    }
+
     pub(super) fn answered(&mut self, id: &str, answer: Answer) {
         let at = self.tellings.iter().position(|telling| telling.id == id);
         let mut telling = self.tellings.remove(at.expect("the server behind was told of this id"));
@@ -326,6 +345,7 @@ impl Oracle {
         }
         telling.failed += 1;
         telling.counted = Counted::Nowhere;
+        telling.begun = false;
         let enough = telling.failed == MOST_ATTEMPTS || self.now - telling.since >= 600_000;
         if answer == Answer::Refused || enough {
             self.given_up += 1;
@@ -337,7 +357,14 @@ impl Oracle {
 
     pub(super) fn end_unclaimed(&mut self, id: String, who: Who) {
         let counted = Counted::Unclaimed(who);
-        self.tellings.push(Telling { id, serial: None, counted, failed: 0, since: 0 });
+        self.tellings.push(Telling {
+            id,
+            serial: None,
+            counted,
+            failed: 0,
+            since: 0,
+            begun: false,
+        });
     }
 
     // --- how it begins ---------------------------------------------------------------------------
@@ -469,7 +496,14 @@ impl Oracle {
         entry.id.get_or_insert_with(|| id.clone());
         let counted = Counted::ByPermit(entry.who);
         // What was left in its state is there until then, also for a session of another name.
-        self.tellings.push(Telling { id, serial: Some(serial), counted, failed: 0, since: 0 });
+        self.tellings.push(Telling {
+            id,
+            serial: Some(serial),
+            counted,
+            failed: 0,
+            since: 0,
+            begun: false,
+        });
     }
 
     /// False if the id is taken, or was closed here and must stay so.
