@@ -57,6 +57,7 @@ impl Registry {
         reason: CloseReason,
         matches: impl Fn(Option<&Principal>) -> bool,
     ) -> usize {
+        self.count_revocation();
         let opening = self.close_openings(reason, &matches);
         let records = self.records();
         let closed =

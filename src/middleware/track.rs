@@ -185,20 +185,20 @@ impl Track {
             client: None,
             endpoint: record.endpoint().into(),
         };
-        let opening = self.shared.registry.begin_now(opener);
-        match (opening, terminate) {
-            (Ok(opening), Some(terminator)) => {
+        // With its own session, whatever came of it is over.
+        let is_closed = record.word().is_closed();
+        let opening = terminate
+            .filter(|_| !is_closed)
+            .ok_or_else(|| self.shared.why_closed())
+            .and_then(|it| self.shared.registry.begin_now(opener).map(|opening| (opening, it)));
+        match opening {
+            Ok((opening, terminator)) => {
                 if let Some(kept) = gate.kept {
                     kept.put(&opening.session());
                 }
                 Some(Other::Opened { opening, terminator, id })
             }
-            (Ok(opening), None) => {
-                drop(opening);
-                gate.end(id);
-                Some(Other::Refused(Rejection::SessionNotFound))
-            }
-            (Err(why), _) => {
+            Err(why) => {
                 gate.end(id);
                 Some(Other::Refused(why))
             }

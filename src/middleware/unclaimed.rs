@@ -52,6 +52,8 @@ pub(super) struct Unclaimed {
     /// The id that it came with, if only the inner service may know it.
     pub(super) named: Option<SessionId>,
     opening: Option<Opening>,
+    /// When it arrived: a revocation since may have been of this principal.
+    revocations: u64,
     kept: Option<Kept>,
     _counted: Option<Counted<Bucket>>,
 }
@@ -68,7 +70,18 @@ impl Unclaimed {
         let may_open = era != Era::Modern && request.method() == Method::POST;
         let endpoint = may_open.then(|| endpoint_of(request).into());
         let (shared, kept) = (Arc::clone(shared), shared.kept(request));
-        Self { shared, site, principal, endpoint, named: None, opening: None, kept, _counted: None }
+        let revocations = shared.registry.revocations();
+        Self {
+            shared,
+            site,
+            principal,
+            endpoint,
+            named: None,
+            opening: None,
+            revocations,
+            kept,
+            _counted: None,
+        }
     }
 
     /// Whether its answer may open a session that is handed on.
@@ -133,7 +146,8 @@ impl Unclaimed {
         if !names_a_session(&mut response) {
             return Settled::plain(response);
         }
-        let Self { shared, site, principal, endpoint, named, opening, kept, _counted } = self;
+        let Self { shared, site, principal, endpoint, named, opening, revocations, kept, _counted } =
+            self;
         let is_too_long = site.is_too_long();
         let terminator = site.endpoint(shared.options.terminate.clone());
         let mut gate = Gate {
@@ -162,6 +176,7 @@ impl Unclaimed {
         let opening = match gate.opening.take() {
             _ if is_too_long => Err(Rejection::EndpointTooLong),
             Some(opening) => Ok(opening),
+            None if shared.registry.revocations() != revocations => Err(shared.why_closed()),
             None => shared.may_open(principal.as_ref()).and_then(|()| {
                 let endpoint = endpoint.unwrap_or_default();
                 let principal = principal.clone();

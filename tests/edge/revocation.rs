@@ -170,3 +170,63 @@ async fn a_shutdown_waits_for_the_end_of_what_no_permit_counts_too() {
     assert_eq!(own.live(), 0, "the program ends now");
     stage.finish().await;
 }
+
+/// What may open a session without our knowing is in no list of openings.
+#[tokio::test(start_paused = true)]
+async fn an_initialize_that_we_cannot_read_is_revoked_as_well() {
+    let long = || {
+        let mut body = initialize_body();
+        body["params"]["padding"] = serde_json::json!("x".repeat(100_000));
+        json_post(body.to_string())
+    };
+    let untyped = || {
+        let mut request = initialize();
+        request.headers_mut().insert("content-type", "text/plain".parse().unwrap());
+        request
+    };
+    for (what, revoke) in REVOCATIONS {
+        for disguised in [long, untyped] {
+            let own = Own::default();
+            let inner = scripted(&own, |own, call| async move {
+                if call.id().is_some() {
+                    return None;
+                }
+                pass(SECOND).await;
+                Some(named(result(), &own.open()))
+            });
+            let stage = Stage::new(&own, inner, by_user);
+            let opening = begin(&stage, of("alice", disguised()));
+            pass(SECOND / 2).await;
+            revoke(&stage.sessions);
+            assert!(has_none(opening).await, "{what}");
+            pass(SECOND).await;
+            assert_eq!((own.live(), stage.sessions.len()), (0, 0), "{what}");
+            assert!(!has_none(begin(&stage, of("alice", disguised()))).await, "and may come again");
+            stage.sessions.close_all();
+            stage.finish().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_opens_after_its_own_session_was_revoked_is_ended() {
+    let own = Own::default();
+    let inner = scripted(&own, |own, call| async move {
+        if call.method() == http::Method::DELETE {
+            return None;
+        }
+        if call.id().is_some() {
+            pass(SECOND).await;
+        }
+        Some(named(result(), &own.open()))
+    });
+    let stage = Stage::new(&own, inner, by_user);
+    let id = stage.ask(of("alice", initialize())).await.id().unwrap().to_owned();
+    let late = begin(&stage, of("alice", call(&id, "ping")));
+    pass(SECOND / 2).await;
+    assert_eq!(stage.sessions.close_principal(&Principal::from("alice")), 1);
+    assert!(has_none(late).await);
+    pass(SECOND).await;
+    assert_eq!((own.opened().len(), own.live(), stage.sessions.len()), (2, 0, 0));
+    stage.finish().await;
+}

@@ -1,6 +1,7 @@
-//! Ids whose sessions are being ended at the upstream server.
+//! Ids for which a DELETE is on its way to the upstream server.
 //!
-//! A server that gives such an id out again means another session, and the DELETE on its way ends that one.
+//! A server that gives such an id out again means another session, and that DELETE would end it. While a retry only
+//! waits, the id is free: the retry is given up if the id is live by then.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ pub(in crate::lifecycle) struct Farewell {
     permit: Option<Permit>,
     /// Set instead of a permit if no permit counts the session.
     unclaimed: Option<Counted>,
-    /// Marks the id while this ends its session.
+    /// Marks the id while an attempt is due or under way.
     pub(super) mark: Option<Mark>,
     /// Attempts that failed, and why the last did.
     pub(super) attempts: u32,
@@ -45,7 +45,7 @@ impl Farewell {
 
     /// Gives back what counts the session while it ends.
     pub(super) fn release(&mut self) {
-        drop((self.permit.take(), self.unclaimed.take()));
+        drop((self.permit.take(), self.unclaimed.take(), self.mark.take()));
     }
 
     pub(super) fn unended(&self, retrying: bool) -> UnendedSession {

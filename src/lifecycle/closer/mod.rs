@@ -147,7 +147,7 @@ impl Closer {
         (inner.unended.given_up(), inner.unended.retrying())
     }
 
-    /// Whether a session of this id is being ended at the upstream server, or will be again.
+    /// Whether a session of this id is being ended at the upstream server right now.
     pub(super) fn is_ending(&self, id: &SessionId) -> bool {
         self.ending.has(id)
     }
@@ -196,11 +196,16 @@ impl Closer {
     }
 
     async fn tell(self: &Arc<Self>, farewell: Farewell) {
-        let attempt = Attempt { closer: self, farewell: Some(farewell) };
-        let Some(farewell) = &attempt.farewell else { return };
+        let mut attempt = Attempt { closer: self, farewell: Some(farewell) };
+        let Some(farewell) = &mut attempt.farewell else { return };
+        // Before the look: an answer with this id either sees the mark, or is seen.
+        if farewell.mark.is_none() {
+            farewell.mark = farewell.session.session_id().map(|id| self.mark(id));
+        }
         if self.is_taken(&farewell.session) {
             return attempt.ended(None);
         }
+        let farewell = &*farewell;
         let call = || farewell.terminate.terminate(farewell.session.clone());
         let Some(call) = shielded("terminate", call) else {
             return attempt.ended(Some(Failure::Panicked));

@@ -37,7 +37,7 @@ use super::{
     reaper::Reaper,
     record::Record,
     streams::Timed,
-    sync::{AtomicU8, Ordering},
+    sync::{AtomicU8, AtomicU64, Ordering},
     tombstones::Tombstones,
     watch::{Watch, Watched},
 };
@@ -95,6 +95,7 @@ pub(crate) struct Registry {
     reaper: Arc<Reaper>,
     tombstones: Option<Tombstones>,
     mode: AtomicU8,
+    revocations: AtomicU64,
     /// No session can expire before then; see `admission`.
     reclaim_at: Mutex<Millis>,
     me: Weak<Registry>,
@@ -137,6 +138,7 @@ impl Registry {
             reaper: Arc::new(Reaper::new()),
             tombstones: limits.remember_closed.then(Tombstones::default),
             mode: AtomicU8::new(Mode::Serving as u8),
+            revocations: AtomicU64::new(0),
             reclaim_at: Mutex::new(0),
             limits,
             me: me.clone(),
@@ -340,6 +342,16 @@ impl Registry {
 
     pub(super) fn set_mode(&self, mode: Mode) {
         self.mode.fetch_max(mode as u8, Ordering::SeqCst);
+    }
+
+    /// How often sessions were closed by their principal, or all of them. A request that may open a session without our
+    /// knowing is in no list: it compares.
+    pub(crate) fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn count_revocation(&self) {
+        self.revocations.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
