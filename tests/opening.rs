@@ -337,6 +337,7 @@ async fn a_client_that_hangs_up_a_moment_after_the_server_has_answered_is_seen_t
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_never_taken_is_abandoned_too() {
     let world = World::new(|layer| layer);
+    world.server.change(|manners| manners.open_delay = Duration::from_millis(1));
     let mut call = Box::pin(world.send(initialize()));
     assert!(futures_util::poll!(&mut call).is_pending());
     // The session is opened and its answer is on its way, but nobody will fetch it.

@@ -7,7 +7,10 @@
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -98,12 +101,13 @@ impl Errand {
     }
 }
 
-/// Calls the service, whether or not anybody still waits for the answer.
+/// Calls the service, whether or not anybody still waits for the answer. `is_alone` once it runs in a task of its own.
 pub(super) async fn attend<S, B>(
     errand: Errand,
     mut service: S,
     request: Request<Body>,
     mut reply: oneshot::Sender<Result<Delivery<B>, S::Error>>,
+    is_alone: Arc<AtomicBool>,
 ) where
     S: Service<Request<Body>, Response = Response<B>>,
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
@@ -152,7 +156,7 @@ pub(super) async fn attend<S, B>(
                 }
             };
             if errand.may_be_lost(&response) {
-                hold_back(&shared, begin, &mut reply).await;
+                hold_back(&shared, begin, &mut reply, &is_alone).await;
             }
             drop(reply.send(Ok(Delivery::new(&shared, errand.settle(response, peeked)))));
         }
@@ -165,16 +169,16 @@ pub(super) async fn attend<S, B>(
 /// that takes as long anyway is not held back.
 const HANG_UP_GRACE: Duration = Duration::from_millis(10);
 
-/// How often everything else that is ready may run first while clients are calm. A hang-up that has arrived is then
-/// seen by its connection, and this costs an opening microseconds.
-const LOOKS: usize = 3;
-
 /// Waits for as long as a hang-up may still be seen.
-async fn hold_back<T>(shared: &Shared, begin: Instant, reply: &mut oneshot::Sender<T>) {
-    for _ in 0..LOOKS {
-        if reply.is_closed() || shared.holds_back() {
-            break;
-        }
+async fn hold_back<T>(
+    shared: &Shared,
+    begin: Instant,
+    reply: &mut oneshot::Sender<T>,
+    is_alone: &AtomicBool,
+) {
+    // While clients are calm, everything else that is ready runs first: a hang-up that has arrived is then seen by its
+    // connection. An answer that is there at once overtakes none: the connection has just looked.
+    if is_alone.load(Ordering::Relaxed) && !reply.is_closed() && !shared.holds_back() {
         yield_now().await;
     }
     if shared.holds_back() {

@@ -1,6 +1,14 @@
 //! Requests that may open a session: sniffed, given a permit, and shielded from their client.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -291,19 +299,29 @@ where
         Ok(())
     }
 
-    /// Calls the service in a task of its own.
+    /// Calls the service so that the call goes on when the client hangs up: in a task of its own, unless the answer is
+    /// there at once.
     async fn launch(self, request: Request<Body>, errand: Errand) -> Answer<S, B> {
         let (reply, answer) = oneshot::channel();
-        let task = attend(errand, self.service, request, reply).in_current_span();
-        let task = tokio::spawn(task);
-        match answer.await {
-            Ok(delivery) => delivery.map(Delivery::accept),
+        let is_alone = Arc::new(AtomicBool::new(false));
+        let call = attend(errand, self.service, request, reply, Arc::clone(&is_alone));
+        let mut call = Box::pin(call.in_current_span());
+        let task = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+            Poll::Ready(()) => None,
+            Poll::Pending => {
+                is_alone.store(true, Ordering::Relaxed);
+                Some(tokio::spawn(call))
+            }
+        };
+        match (answer.await, task) {
+            (Ok(delivery), _) => delivery.map(Delivery::accept),
             // No reply: the service panicked, which is the caller's to see as without us, or the
             // runtime is going down.
-            Err(_) => match task.await {
+            (Err(_), Some(task)) => match task.await {
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 _ => Ok(self.shared.reject(Rejection::ShuttingDown)),
             },
+            (Err(_), None) => Ok(self.shared.reject(Rejection::ShuttingDown)),
         }
     }
 }

@@ -29,6 +29,8 @@ async fn months_that_pass_at_once_close_the_idle_once_and_spare_what_is_held() {
             _ => {}
         }
     }
+    // The tasks that hold have begun to sleep.
+    pass(SECOND).await;
     for jump in 1..=3 {
         advance(DAY * 30).await;
         pass(TICK).await;

@@ -240,6 +240,11 @@ fn lives_on(settings: &Settings, book: &Book, exchange: &Exchange) -> Option<boo
         && !exchange.is_modern()
         && sent.id != IdSent::Twice
         && is_same(opened_at(book, id)?, sent.place);
+    // Where there is no room, what may open another session is refused, and the server is not asked.
+    let is_call = matches!(sent.message, Message::Call | Message::PaddedCall);
+    if is_taken && sent.verb == Verb::Post && !is_call && !has_room(settings, book, exchange) {
+        return None;
+    }
     let status = exchange.script.status;
     let ends = match sent.verb {
         Verb::Post => status == Status::NotFound,
