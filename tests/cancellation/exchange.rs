@@ -34,6 +34,8 @@ pub(crate) enum Exchange {
     /// A GET stream, left after some frames.
     Listen,
     Delete,
+    /// A GET without an id, which the server refuses.
+    Idless,
     /// A request of the modern era.
     Modern,
     /// A call in a session that only rmcp's store knows.
@@ -46,13 +48,14 @@ pub(crate) enum Exchange {
 const ENOUGH: usize = 3;
 
 impl Exchange {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Initialize,
         Self::Disguised,
         Self::Call,
         Self::Notification,
         Self::Listen,
         Self::Delete,
+        Self::Idless,
         Self::Modern,
         Self::Restore,
         Self::RestoreListen,
@@ -64,7 +67,7 @@ impl Exchange {
 
     /// Whether it takes a session that was opened before.
     pub(crate) fn is_in_a_session(self) -> bool {
-        !matches!(self, Self::Initialize | Self::Disguised | Self::Modern)
+        !matches!(self, Self::Initialize | Self::Disguised | Self::Idless | Self::Modern)
     }
 
     /// Any fewer, and it would not have been the exchange that is meant.
@@ -72,6 +75,7 @@ impl Exchange {
         match self {
             Self::Initialize | Self::Disguised | Self::Call | Self::Modern | Self::Restore => 5,
             Self::Notification | Self::Listen | Self::Delete | Self::RestoreListen => 3,
+            Self::Idless => 1,
         }
     }
 
@@ -83,7 +87,7 @@ impl Exchange {
             // Its client wants the session gone, whether or not it waits to hear of it.
             Self::Delete => usize::from(k == 0),
             Self::Call | Self::Notification | Self::Listen => 1,
-            Self::Modern => 0,
+            Self::Idless | Self::Modern => 0,
             // Whoever hung up may come back for it, so what the server has restored is kept.
             Self::Restore | Self::RestoreListen if answered || k == 0 => usize::from(answered),
             Self::Restore | Self::RestoreListen => return None,
@@ -123,7 +127,7 @@ impl Exchange {
                 let message = json!({ "jsonrpc": "2.0", "method": method, "params": progress });
                 json_post(message.to_string())
             }
-            Self::Listen | Self::RestoreListen => bare(Method::GET),
+            Self::Listen | Self::RestoreListen | Self::Idless => bare(Method::GET),
             Self::Delete => bare(Method::DELETE),
             Self::Modern => modern(),
         };

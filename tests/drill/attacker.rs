@@ -233,17 +233,21 @@ fn bad_requests() -> Vec<(&'static str, Vec<u8>)> {
     let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let batch = format!("[{}]", vec![std::str::from_utf8(ping).unwrap(); 1_500].join(","));
     let unknown: &[u8] = b"0a0a0a0a-0b0b-0c0c-0d0d-0e0e0e0e0e0e";
-    let long = [b'a'; 300];
+    let long = [b'a'; 5_000];
+    let initialize = initialize();
+    let initialize = std::str::from_utf8(&initialize).unwrap();
     let twice = br#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"initialize"}"#;
     let mut get = request("GET", &[(ID, unknown)]);
     let mut delete = request("DELETE", &[(ID, unknown)]);
+    let mut bare_get = request("GET", &[]);
+    bare_get.extend(b"\r\n");
     get.extend(b"\r\n");
     delete.extend(b"\r\n");
     vec![
         ("an unknown id", post_all(&[(ID, unknown)], ping)),
         ("GET of an unknown id", get),
         ("DELETE of an unknown id", delete),
-        ("an id of 300 bytes", post_all(&[(ID, &long)], ping)),
+        ("an id of 5,000 bytes", post_all(&[(ID, &long)], ping)),
         ("an id of garbage", post_all(&[(ID, b"\xff\xfe\x80 \x7e")], ping)),
         ("an empty id", post_all(&[(ID, b"")], ping)),
         ("two ids", post_all(&[(ID, unknown), (ID, b"another")], ping)),
@@ -253,6 +257,18 @@ fn bad_requests() -> Vec<(&'static str, Vec<u8>)> {
         ("a method twice", post_all(&[], twice)),
         ("not JSON", post_all(&[], b"\x00\x01 not JSON")),
         ("a body over the limit", post(&[], 2 << 20)),
+        ("an id under another spelling", post_all(&[("Mcp_Session_Id", unknown)], ping)),
+        ("an initialize without an id", {
+            post_all(&[], br#"{"jsonrpc":"2.0","method":"initialize","params":{}}"#)
+        }),
+        ("an initialize in another case", {
+            post_all(&[], initialize.replace("method", "Method").as_bytes())
+        }),
+        ("a modern batch with an initialize", {
+            let batch = format!("[{initialize}]");
+            post_all(&[("MCP-Protocol-Version", b"2026-07-28")], batch.as_bytes())
+        }),
+        ("GET without an id", bare_get),
         ("a modern ping with an id", {
             post_all(&[(ID, unknown), ("MCP-Protocol-Version", b"2026-07-28")], ping)
         }),

@@ -18,21 +18,27 @@ const LEAST_SLOW: usize = 90;
 const LEAST_ANSWERS: usize = 50;
 
 /// What must be answered, where there is but one answer. 0 is none.
-const ANSWERS: [(&str, &[u16]); 16] = [
+const ANSWERS: [(&str, &[u16]); 21] = [
     ("initialize", &[200, 429]),
     ("long initialize", &[200, 429, 503]),
     ("an unknown id", &[404]),
     ("GET of an unknown id", &[404]),
     ("DELETE of an unknown id", &[404]),
-    ("an id of 300 bytes", &[400]),
+    ("an id of 5,000 bytes", &[400]),
     ("an id of garbage", &[400]),
     ("an empty id", &[400]),
     ("two ids", &[400]),
     ("no id", &[400]),
     ("a batch of 1,500", &[400]),
-    ("50,000 arrays, one in the other", &[400, 415]),
+    // A permit comes first, and the attacker has as many sessions as it may.
+    ("50,000 arrays, one in the other", &[400, 415, 429, 503]),
     ("a method twice", &[400]),
-    ("not JSON", &[400, 415]),
+    ("not JSON", &[400, 415, 429, 503]),
+    ("an id under another spelling", &[400]),
+    ("an initialize without an id", &[400]),
+    ("an initialize in another case", &[400, 415, 422, 429, 503]),
+    ("a modern batch with an initialize", &[400, 415, 422, 429, 503]),
+    ("GET without an id", &[400, 405, 406, 503]),
     ("a body over the limit", &[413]),
     ("a modern ping with an id", &[400]),
 ];
