@@ -6,6 +6,7 @@
 //! bodies through [`body`] and, if they stream, [`slot`].
 
 mod body;
+mod class;
 mod counts;
 mod detached;
 mod endpoint;

@@ -20,6 +20,7 @@ use tracing::Instrument;
 
 use super::{
     body::SessionBody,
+    class::{Class, Head, Read},
     counts::Counted,
     detached::{Delivery, Errand, attend},
     endpoint::{Calls, Origin, Site},
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     lifecycle::{InFlight, Opener, Opening, Principal, Session},
-    protocol::{ClientInfo, Era, Message, Rejection, SessionId},
+    protocol::{ClientInfo, Era, Rejection, SessionId},
 };
 
 /// A service that is ready, and what is needed to call it for a session that is not there yet.
@@ -53,34 +54,37 @@ where
     S::Error: Send,
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
-    /// A POST of JSON without a usable id.
-    pub(super) async fn sniffed(mut self, request: Request<Body>, era: Era) -> Answer<S, B> {
+    /// A request of no live session, of a class that its head decides or not yet.
+    pub(super) async fn classed(self, request: Request<Body>, head: Head) -> Answer<S, B> {
+        let class = head.class(None);
+        if class != Class::Unread {
+            return self.open_as(class, request, head.era()).await;
+        }
         let (parts, body) = request.into_parts();
         let Sniffed { message, is_cut_short, body } = sniff(body).await;
-        let request = Request::from_parts(parts, body);
-        match message {
-            Message::Initialize(client) => self.initialize(request, client).await,
-            Message::InitializeNotification => Ok(self.not_opened(request)),
-            Message::Ambiguous => Ok(self.shared.reject(Rejection::MessageAmbiguous)),
-            Message::Other if era == Era::Modern => self.modern(request).await,
-            // Merely longer or slower than we read.
-            Message::Doubtful if era == Era::Modern && is_cut_short => self.modern(request).await,
-            Message::Other | Message::Batch { .. }
-                if era == Era::Legacy && !self.shared.options.forward_missing_ids =>
-            {
-                Ok(self.shared.reject(Rejection::IdMissing))
-            }
-            Message::Other => {
-                let (unclaimed, request) = self.unclaimed(request, era);
-                match unclaimed.if_there_is_room() {
-                    Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
-                    Err(why) => Ok(self.shared.reject(why)),
-                }
-            }
-            Message::Batch { .. } | Message::Doubtful => {
-                self.doubtful(request, era, is_cut_short).await
-            }
-            Message::Foreign => self.foreign(request, era).await,
+        let class = head.class(Some(Read { message, is_cut_short }));
+        self.open_as(class, Request::from_parts(parts, body), head.era()).await
+    }
+
+    async fn open_as(mut self, class: Class, request: Request<Body>, era: Era) -> Answer<S, B> {
+        match class {
+            Class::Initialize(client) => self.initialize(request, client).await,
+            Class::Notification => Ok(self.not_opened(request)),
+            Class::Refused(why) => Ok(self.shared.reject(why)),
+            Class::Modern => self.modern(request).await,
+            Class::Message => self.message(request, era).await,
+            Class::Doubtful { is_cut_short } => self.doubtful(request, era, is_cut_short).await,
+            Class::Foreign | Class::Unread => self.foreign(request, era).await,
+            Class::Sessionless => self.sessionless(request, era).await,
+        }
+    }
+
+    /// A message without an id that is passed on.
+    async fn message(self, request: Request<Body>, era: Era) -> Answer<S, B> {
+        let (unclaimed, request) = self.unclaimed(request, era);
+        match unclaimed.if_there_is_room() {
+            Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
+            Err(why) => Ok(self.shared.reject(why)),
         }
     }
 
@@ -107,7 +111,7 @@ where
     }
 
     /// A POST of something else, which a lenient server may take for a message all the same.
-    pub(super) async fn foreign(self, request: Request<Body>, era: Era) -> Answer<S, B> {
+    async fn foreign(self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, era);
         match unclaimed.may_open().and_then(|()| unclaimed.counted_if_told_apart()) {
             Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,
@@ -116,7 +120,7 @@ where
     }
 
     /// A request without an id by another method than POST.
-    pub(super) async fn sessionless(self, request: Request<Body>, era: Era) -> Answer<S, B> {
+    async fn sessionless(self, request: Request<Body>, era: Era) -> Answer<S, B> {
         let (unclaimed, request) = self.unclaimed(request, era);
         match unclaimed.counted() {
             Ok(unclaimed) => self.launch(request, Errand::Unclaimed(unclaimed)).await,

@@ -14,9 +14,9 @@ use tower::Service;
 
 use super::{
     body::SessionBody,
+    class::{Class, Head},
     endpoint::{Calls, Origin},
     future::ResponseFuture,
-    heartbeat::is_type,
     open::Caller,
     options::UnknownIds,
     shared::{Shared, endpoint_of},
@@ -298,18 +298,14 @@ where
         request: Request<Body>,
         era: Era,
     ) -> ResponseFuture<S::Future, B, S::Error> {
-        if request.method() != Method::POST {
-            // At an endpoint that the user named, what the server opens for nobody is ended. Elsewhere, hanging up
-            // ends the call at once.
-            if self.common.shared.names_paths() {
-                return ResponseFuture::opening(self.caller().sessionless(request, era));
-            }
+        let shared = &self.common.shared;
+        let head = Head::of(&request, era, shared.options.forward_missing_ids);
+        // At an endpoint that the user named, what the server opens for nobody is ended. Elsewhere, hanging up ends
+        // the call at once.
+        if head.class(None) == Class::Sessionless && !shared.names_paths() {
             return self.watch(request, era, None);
         }
-        if is_type(request.headers(), "application/json") {
-            return ResponseFuture::opening(self.caller().sniffed(request, era));
-        }
-        ResponseFuture::opening(self.caller().foreign(request, era))
+        ResponseFuture::opening(self.caller().classed(request, head))
     }
 
     /// Not shielded; its answer is gated.
