@@ -230,7 +230,9 @@ impl Run {
             let book = self.ledger.book();
             let mut exchanges = book.exchanges.iter();
             exchanges.all(|exchange| {
-                exchange.sent.patience != Patience::Stays || exchange.streams_of_session()
+                let is_managed = self.ledger.settings.manages(exchange.sent.place);
+                exchange.sent.patience != Patience::Stays
+                    || is_managed && exchange.streams_of_session()
             })
         };
         while !reads_on && !self.clients.is_empty() {
