@@ -937,3 +937,31 @@ async fn forty_clients_that_do_as_they_like_leave_nothing_behind() {
     eprintln!("forty clients: {}", serde_json::to_string(&stats).unwrap());
     assert!(stats.opened > 100, "{stats:?}");
 }
+
+/// One write, and one connection: what a request is must not rub off on the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_requests_are_each_judged_by_themselves() {
+    let stage = Stage::new(McpSessionLayer::new()).await;
+    let live = stage.open().await;
+    let with = |name: &str, id: &str| request("POST", "/mcp", &[JSON, (name, id)], PING);
+    let unnamed = br#"{"jsonrpc":"2.0","method":"initialize"}"#;
+    let delete = request("DELETE", "/mcp", &[("mcp-session-id", &live)], b"");
+    let pipeline = [
+        with("mcp-session-id", &live),
+        with("mcp-session-id", "unknown"),
+        with("Mcp_Session_Id", &live),
+        with("mcp-session-id", &live),
+        request("POST", "/mcp", &[JSON], unnamed),
+        with("mcp.session.id", &live),
+        delete,
+        with("mcp-session-id", &live),
+    ];
+    let mut wire = stage.wire().await;
+    wire.send(pipeline.concat()).await;
+    let mut statuses = Vec::new();
+    for _ in 0..pipeline.len() {
+        statuses.push(wire.answer().await.status);
+    }
+    assert_eq!(statuses, [200, 404, 400, 200, 400, 400, 204, 404]);
+    assert_eq!(stage.finish().await.opened, 1);
+}
