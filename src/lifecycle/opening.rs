@@ -54,6 +54,11 @@ impl Opening {
         Session::of(&self.record)
     }
 
+    /// Where it was asked for.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.record.endpoint()
+    }
+
     /// Gives the session its id before it is open, where that is known.
     pub(crate) fn name(&self, id: SessionId) {
         self.record.name(id, Issuer::Inner);

@@ -82,7 +82,12 @@ impl Errand {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        if self.is_initialize() && response.status().is_success() {
+        let opens = match self {
+            // Most are honest calls: only an answer that names another session is looked at.
+            Self::Under(under) => under.is_another_named(response),
+            _ => self.is_initialize(),
+        };
+        if opens && response.status().is_success() {
             peek(response, limit).await
         } else {
             Peeked::default()
@@ -96,7 +101,7 @@ impl Errand {
         match self {
             Self::Birth(birth) => birth.settle(response, peeked),
             Self::Unclaimed(unclaimed) => unclaimed.settle(response),
-            Self::Under(under) => under.settle(response),
+            Self::Under(under) => under.settle(response, peeked),
         }
     }
 }

@@ -139,10 +139,18 @@ impl Birth {
             gate::strip(&mut response);
             return Settled::plain(response);
         }
+        let endpoint: Box<str> = opening.endpoint().into();
         let entered = opening
             .complete(id.clone(), Issuer::Inner, terminator, Exit::Touch)
-            // Another request of this client was faster: join it, if it is this client's.
-            .or_else(|_| shared.registry.enter(id.as_bytes(), principal.as_ref()));
+            // Another request of this client was faster: join it, if it is this client's and came here.
+            .or_else(|_| shared.registry.enter(id.as_bytes(), principal.as_ref()))
+            .and_then(|in_flight| {
+                if in_flight.record().is_at(&endpoint) {
+                    return Ok(in_flight);
+                }
+                shared.misplaced(in_flight);
+                Err(Rejection::SessionNotFound)
+            });
         match entered {
             Ok(in_flight) => {
                 let mut seat = None;
@@ -249,7 +257,7 @@ where
 
 impl<B> Settled<B> {
     /// Puts back in front of the body what was read off it.
-    fn after(self, peeked: Peeked) -> Self {
+    pub(super) fn after(self, peeked: Peeked) -> Self {
         let Self { response, opened } = self;
         let response = response.map(|body| body.after(peeked.frames, peeked.is_over));
         Self { response, opened }

@@ -15,12 +15,16 @@ use super::{
     counts::Counted,
     endpoint::Site,
     gate::{Asked, Gate, Ruling, names_a_session},
+    peek::{Peeked, Verdict},
     route::Kept,
     settle::{Settled, opened},
     shared::{Bucket, Shared},
     track::Track,
 };
-use crate::{lifecycle::Opening, protocol::Rejection};
+use crate::{
+    lifecycle::Opening,
+    protocol::{Rejection, SESSION_ID_HEADER, SessionId},
+};
 
 /// Such calls a session may have under way.
 pub(super) const MOST_UNDER_ONE: usize = 4;
@@ -42,14 +46,21 @@ impl UnderLive {
         self.track.shared()
     }
 
-    pub(super) fn settle<B>(self, mut response: Response<B>) -> Settled<B>
+    pub(super) fn is_another_named<B>(&self, response: &Response<B>) -> bool {
+        let own = self.track.record().id().map(SessionId::as_bytes);
+        let mut named = response.headers().get_all(&SESSION_ID_HEADER).iter();
+        named.any(|id| Some(id.as_bytes()) != own)
+    }
+
+    /// What the answer makes of it. `peeked` was read off its body.
+    pub(super) fn settle<B>(self, mut response: Response<B>, peeked: Peeked) -> Settled<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
     {
         let Self { track, site, opening, counted } = self;
         if !names_a_session(&mut response) || opening.is_none() {
             drop(opening);
-            return Settled::nothing(track.finish(response));
+            return Settled::nothing(track.finish(response)).after(peeked);
         }
         let shared = Arc::clone(track.shared());
         let terminator = site.endpoint(shared.options.terminate.clone());
@@ -59,12 +70,17 @@ impl UnderLive {
         let kept = opening.as_ref().and_then(|opening| Kept::of(&opening.session()));
         let mut gate = Gate { shared: &shared, endpoint, principal, opening, kept };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
-        let ruling = gate.rule(&mut response, Asked::Live { id, is_post: true });
+        let may_open = peeked.verdict == Verdict::Fine;
+        let ruling = gate.rule(&mut response, Asked::Live { id, is_post: may_open });
         if !matches!(ruling, Ruling::HandOn) {
             // Hang-ups are forgotten after a while, and what such a server does is not.
             shared.calls.expect_always();
         }
         let settled = match (ruling, gate.opening.take()) {
+            _ if peeked.verdict == Verdict::BrokeOff => {
+                track.let_go();
+                Settled::nothing(shared.reject(Rejection::OpenFailed))
+            }
             (Ruling::Own(id), Some(opening)) => {
                 track.let_go();
                 opened(&shared, opening, id, terminator, response)
@@ -79,6 +95,6 @@ impl UnderLive {
             }
         };
         drop(counted);
-        settled
+        settled.after(peeked)
     }
 }

@@ -190,3 +190,30 @@ async fn a_server_that_opens_one_for_anything_under_a_live_id_is_asked_no_faster
         stage.finish().await;
     }
 }
+
+/// Known to open sessions under live ones; then it opens one and says in a success that it failed.
+#[tokio::test(start_paused = true)]
+async fn an_error_inside_a_success_opens_nothing_under_a_live_id_either() {
+    const ERROR: &str = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"No"}}"#;
+    let own = Own::default();
+    let inner = scripted(&own, |own, call| async move {
+        if !call.is_initialize() {
+            return None;
+        }
+        let fails = call.id().is_some() && own.opened().len() >= 2;
+        let response = if fails { answer(200, JSON, ERROR) } else { result() };
+        Some(named(response, &own.open()))
+    });
+    let stage = Stage::new(&own, inner, |layer| layer);
+    let id = stage.open_used().await;
+    assert_ne!(stage.ask(under(&id)).await.id(), Some(&*id), "it opens another");
+    let live = own.live();
+    for _ in 0..5 {
+        let reply = stage.ask(under(&id)).await;
+        assert_eq!((reply.status.as_u16(), reply.id()), (200, None));
+        assert_eq!(reply.body, ERROR);
+        pass(SECOND).await;
+        assert_eq!((own.live(), stage.sessions.len()), (live, live));
+    }
+    stage.finish().await;
+}
