@@ -116,7 +116,7 @@ pub(super) struct Book {
     pub(super) named: BTreeMap<String, usize>,
     /// Those the layer has made up.
     pub(super) minted: BTreeSet<String>,
-    /// Those of which nobody can say whether the server has them.
+    /// Ids that the server may or may not have.
     pub(super) loose: BTreeSet<String>,
     pub(super) held: Vec<Held>,
     /// How many ids an answer of the server named.

@@ -1,6 +1,6 @@
 //! Values that have a name in plain words, and that a byte picks.
 
-/// An enum of which each value is said in words.
+/// An enum whose values have words.
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($value:ident = $words:literal,)+ }) => {
         $(#[$doc])*

@@ -1,4 +1,4 @@
-//! One close that the upstream server is to be told of.
+//! One session that is to be ended at the upstream server.
 
 use super::{Counted, Failure, Mark, Terminator, unended::Serial};
 use crate::lifecycle::{clock::Millis, handle::Session, permits::Permit, snapshot::UnendedSession};

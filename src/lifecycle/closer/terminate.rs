@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 
 use crate::lifecycle::handle::Session;
 
-/// How the server behind is told that one of its sessions is closed.
+/// How a session is ended at the upstream server.
 ///
-/// One for all the sessions that were opened at the same place, which whoever made it can tell again.
+/// One for all sessions that were opened at the same endpoint.
 pub(crate) trait Terminate: Any + Send + Sync {
     /// Tells it. `session` has its id.
     fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated>;
