@@ -124,6 +124,19 @@ impl Track {
         self.carry(response)
     }
 
+    /// As [`finish`](Self::finish), where the client may be gone: what the answer opened is closed if it is not taken.
+    pub(super) fn settle<B>(self, mut response: Response<B>, may_open: bool) -> Settled<B>
+    where
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        if names_a_session(&mut response)
+            && let Some(other) = self.rule(&mut response, may_open)
+        {
+            return other.settle(self, response);
+        }
+        Settled::nothing(self.judge(response, false))
+    }
+
     /// An answer that may be about the session itself.
     #[inline(never)]
     fn judge<B>(mut self, mut response: Response<B>, has_id: bool) -> Response<SessionBody<B>>
@@ -131,8 +144,8 @@ impl Track {
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let status = response.status();
-        if has_id && let Some(other) = self.rule(&mut response) {
-            return other.response(self, response);
+        if has_id && let Some(other) = self.rule(&mut response, true) {
+            return other.settle(self, response).response;
         }
         let is_post = self.is_post();
         let ending = self.other.as_mut().and_then(|other| other.ending.take());
@@ -158,8 +171,8 @@ impl Track {
         self.carry(response)
     }
 
-    /// `Some` if the answer opened another session.
-    fn rule<B>(&self, response: &mut Response<B>) -> Option<Other> {
+    /// `Some` if the answer opened another session, and it may.
+    fn rule<B>(&self, response: &mut Response<B>, may_open: bool) -> Option<Other> {
         let record = self.in_flight.record();
         let terminate = record.terminate();
         let mut gate = Gate {
@@ -170,7 +183,7 @@ impl Track {
             kept: Kept::of(&Session::of(record)),
         };
         let id = record.id().map_or(&[][..], |id| id.as_bytes());
-        let ruling = gate.rule(response, Asked::Live { id, is_post: self.is_post() });
+        let ruling = gate.rule(response, Asked::Live { id, is_post: self.is_post() && may_open });
         if !matches!(ruling, Ruling::HandOn) {
             // Such a server opens sessions under live ones: from now on, a permit comes first.
             self.shared.calls.expect_always();
@@ -245,19 +258,18 @@ enum Other {
 }
 
 impl Other {
-    fn response<B>(self, track: Track, response: Response<B>) -> Response<SessionBody<B>>
+    fn settle<B>(self, track: Track, response: Response<B>) -> Settled<B>
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let shared = Arc::clone(&track.shared);
         track.let_go();
-        let settled = match self {
+        match self {
             Self::Opened { opening, terminator, id } => {
                 opened(&shared, opening, id, terminator, response)
             }
             Self::Refused(why) => Settled::nothing(shared.reject(why)),
-        };
-        settled.response
+        }
     }
 }
 

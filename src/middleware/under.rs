@@ -60,7 +60,8 @@ impl UnderLive {
         let Self { track, site, opening, counted } = self;
         if !names_a_session(&mut response) || opening.is_none() {
             drop(opening);
-            return Settled::nothing(track.finish(response)).after(peeked);
+            let may_open = peeked.verdict == Verdict::Fine;
+            return track.settle(response, may_open).after(peeked);
         }
         let shared = Arc::clone(track.shared());
         let terminator = site.endpoint(shared.options.terminate.clone());
