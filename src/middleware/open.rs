@@ -205,7 +205,13 @@ where
             Poll::Ready(begun) => begun,
             Poll::Pending => {
                 self.unready();
-                begin.await
+                let revocations = registry.revocations();
+                let begun = begin.await;
+                // It asked before a revocation, which may have been of its principal: it may ask again.
+                if registry.revocations() != revocations {
+                    return Ok(self.shared.reject(Rejection::TableFull));
+                }
+                begun
             }
         };
         let opening = match begun {

@@ -165,7 +165,12 @@ impl Track {
             return response.map(SessionBody::plain);
         }
         if turns_away(status) {
+            let record = Arc::clone(self.in_flight.record());
             turn_back(&self.shared, self.in_flight);
+            // The deadline may have passed while it was under way.
+            if record.word().is_closed() {
+                gate::strip(&mut response);
+            }
             return response.map(SessionBody::plain);
         }
         self.carry(response)
