@@ -21,7 +21,7 @@ pub struct Figures {
     /// Handler objects that rmcp keeps alive.
     pub handlers: usize,
     /// Sessions that were turned away and are being closed without a permit.
-    pub strays: usize,
+    pub unclaimed: usize,
     /// Closes that the server behind has not been told of.
     pub queued: usize,
     /// Requests that wait for a permit.
@@ -60,7 +60,7 @@ impl Figures {
             ("streams", self.streams),
             ("inner", self.inner),
             ("handlers", self.handlers),
-            ("strays", self.strays),
+            ("unclaimed", self.unclaimed),
             ("queued", self.queued),
             ("shares", self.shares + self.waiting),
         ]

@@ -154,7 +154,7 @@ async fn stats(sessions: &Sessions, kept: &Kept) -> Json<Figures> {
         streams: stats.streams,
         inner: counts.inner,
         handlers: counts.handlers,
-        strays: field(&debug, "strays"),
+        unclaimed: field(&debug, "unclaimed"),
         queued: field(&debug, "queued"),
         waiting: field(&debug, "waiting"),
         shares: field(&debug, "shares"),

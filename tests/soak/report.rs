@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use crate::wave::Wave;
 
 const HEAD: &str = "wave  opened  gave up   POSTs  POST/s    GETs  DEL  404 right  404 wrong  \
-                    streams   live  heap MiB | live inner strays tasks fds  heap KiB  RSS MiB  drained ms";
+                    streams   live  heap MiB | live inner unclaimed tasks fds  heap KiB  RSS MiB  drained ms";
 
 pub fn head() {
     println!("{HEAD}");
@@ -31,7 +31,7 @@ pub fn line(wave: &Wave) {
         wave.most_heap as f64 / f64::from(1 << 20),
         left.live,
         left.inner,
-        left.strays,
+        left.unclaimed,
         left.tasks,
         wave.descriptors,
         left.heap / 1024,
@@ -45,7 +45,7 @@ pub fn write(waves: &[Wave]) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     fs::write(folder.join("soak.json"), serde_json::to_vec_pretty(waves).unwrap()).unwrap();
     let mut csv = "wave,opened,given_up,posts,posts_per_second,gets,deletes,probes,404_right,\
-                   404_wrong,undead,cut,most_streams,most_live,most_heap,live,inner,handlers,strays,tasks,\
+                   404_wrong,undead,cut,most_streams,most_live,most_heap,live,inner,handlers,unclaimed,tasks,\
                    fds,heap,rss,drained_ms\n"
         .to_owned();
     for wave in waves {
@@ -69,7 +69,7 @@ pub fn write(waves: &[Wave]) {
             left.live,
             left.inner,
             left.handlers,
-            left.strays,
+            left.unclaimed,
             left.tasks,
             wave.descriptors,
             left.heap,

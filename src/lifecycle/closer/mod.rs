@@ -331,10 +331,11 @@ impl fmt::Debug for Closer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.inner();
         f.debug_struct("Closer")
+            .field("queued", &inner.lanes.iter().map(Lane::queued).sum::<usize>())
             .field("lanes", &inner.lanes)
             .field("retrying", &inner.unended.retrying())
             .field("unended", &inner.unended.given_up())
-            .field("unclaimed", &self.unclaimed)
+            .field("unclaimed", &self.unclaimed.total())
             .finish_non_exhaustive()
     }
 }

@@ -29,6 +29,11 @@ impl Unclaimed {
         self.ended.notified()
     }
 
+    /// Of all principals together.
+    pub(super) fn total(&self) -> usize {
+        self.counts.iter().map(|count| *count).sum()
+    }
+
     pub(super) fn add(self: &Arc<Self>, principal: Option<Principal>) -> Counted {
         *self.counts.entry(principal.clone()).or_default() += 1;
         Counted { unclaimed: Arc::clone(self), principal }

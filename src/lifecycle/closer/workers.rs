@@ -27,6 +27,12 @@ impl Lane {
     }
 }
 
+impl Lane {
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+}
+
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} queued, {} workers", self.queue.len(), self.workers)
