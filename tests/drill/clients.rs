@@ -123,7 +123,7 @@ impl Client {
             self.read("call", answer, "all is well").await?;
             self.measured.lock().unwrap().calls.push(begin.elapsed());
         }
-        let deleted = self.send("DELETE", Method::DELETE, Some(&id), Bytes::new(), 202);
+        let deleted = self.send("DELETE", Method::DELETE, Some(&id), Bytes::new(), 204);
         self.read("DELETE", deleted.await?, "").await?;
         // Closing the session ends its stream.
         let end = timeout(PATIENCE, stream.into_body().collect()).await;

@@ -285,7 +285,7 @@ impl World {
         session.books.lock().unwrap().begin();
         let sent = Instant::now();
         let answer = self.http.delete(&session.id).await;
-        let Outcome::Admitted(_) = self.outcome(session, answer, sent, ms(0), 202).await else {
+        let Outcome::Admitted(_) = self.outcome(session, answer, sent, ms(0), 204).await else {
             return;
         };
         session.books.lock().unwrap().delete(Instant::now());
