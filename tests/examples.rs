@@ -427,7 +427,7 @@ async fn stats_name_what_the_layer_and_what_rmcp_keep() {
 #[cfg(unix)]
 #[tokio::test]
 async fn clients_that_hang_up_during_initialize_leave_nothing_behind() {
-    let server = Program::start("rmcp_server", &[]).await;
+    let server = Program::start("rmcp_server", &["--unused-timeout", "5s"]).await;
     let body = initialize().to_string();
     let headers = [("Content-Type", "application/json"), ("Accept", ACCEPT)];
     let bytes = request("POST", &headers, &body);
@@ -448,9 +448,14 @@ async fn clients_that_hang_up_during_initialize_leave_nothing_behind() {
     // Not `empty`: it may be so before the server has seen all of them.
     sleep(ms(2_000)).await;
     let stats = server.stats().await;
-    assert_eq!(kept(&stats), [0, 0, 0], "{stats}");
     assert_eq!((&stats["opening"], &stats["closing"]), (&json!(0), &json!(0)), "{stats}");
-    assert_eq!(stats["opened"], stats["closed"]["abandoned"], "{stats}");
+    // Nobody is held back before the first hang-up is seen: of those that come before it, an answer may overtake its
+    // client's hang-up, and that session goes when it was unused for too long.
+    let missed = stats["live"].as_u64().unwrap();
+    assert!(missed <= 8, "{stats}");
+    let abandoned = stats["closed"]["abandoned"].as_u64().unwrap();
+    assert_eq!(stats["opened"].as_u64().unwrap(), abandoned + missed, "{stats}");
+    server.empty(PATIENCE).await;
     assert_ne!(stats["opened"], 0, "some got as far as rmcp");
     let id = server.open().await;
     assert_eq!(server.call(&id, "count", json!({})).await, "1");

@@ -147,6 +147,10 @@ impl Track {
         if has_id && let Some(other) = self.rule(&mut response, true) {
             return other.settle(self, response).response;
         }
+        // Closed while the answer was under way: by its deadline, an operator, or a DELETE that waited too long.
+        if self.record().word().is_closed() {
+            gate::strip(&mut response);
+        }
         let is_post = self.is_post();
         let ending = self.other.as_mut().and_then(|other| other.ending.take());
         let is_delete = ending.is_some();
