@@ -17,7 +17,7 @@ pub(crate) trait Terminate: Any + Send + Sync {
     fn terminate(&self, session: Session) -> BoxFuture<'static, Terminated>;
 }
 
-/// Shared by a million sessions, each of which keeps one pointer instead of two.
+/// Behind one thin pointer, because every session keeps one.
 #[derive(Clone)]
 pub(crate) struct Terminator(Arc<Box<dyn Terminate>>);
 
@@ -37,7 +37,7 @@ impl Terminator {
     }
 }
 
-/// A [`Terminator`] that is kept for whoever comes next, as long as a session has it.
+/// A [`Terminator`] that later sessions can share, as long as one session has it.
 pub(crate) struct WeakTerminator(Weak<Box<dyn Terminate>>);
 
 impl WeakTerminator {
